@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What can go wrong, in the protocol's words. Foreign errors (LMDB, Mosquitto, errno) are mapped to these once, where
+ * they come in. */
+#ifndef MQSYNC_ERROR_H
+#define MQSYNC_ERROR_H
+
+enum mqsync_code {
+    MQSYNC_OK = 0,
+    MQSYNC_AUTH_FAILED,
+    MQSYNC_UNAUTHORIZED,
+    MQSYNC_INVALID_MESSAGE,
+    MQSYNC_COLLECTION_NOT_FOUND,
+    MQSYNC_RECORD_NOT_FOUND,
+    MQSYNC_RATE_LIMIT_EXCEEDED,
+    MQSYNC_SERVER_ERROR,
+    MQSYNC_CONFLICT,
+};
+
+struct mqsync_error {
+    enum mqsync_code code;
+    char text[256]; /* for a person: names the field and what was expected; always NUL-terminated */
+};
+
+/* The protocol's name of a code, e.g. "INVALID_MESSAGE"; a static string. */
+const char *mqsync_code_name(enum mqsync_code code);
+
+/* Fills *e (may be NULL) printf-style, cutting the text to fit at a UTF-8 boundary; returns code, so that a function can
+ * `return mqsync_fail(e, ...)`. */
+enum mqsync_code mqsync_fail(struct mqsync_error *e, enum mqsync_code code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+#endif

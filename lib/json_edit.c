@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* JSON objects changed by, and told apart as, rows of members. */
+#include "json_scan.h"
+
+#include <stdlib.h>
+
+struct row {
+    struct mqsync_slice value;
+    bool seen; /* in the other object */
+};
+
+/* The members of one object, to be found by key. */
+struct rows {
+    struct mqsync_json_keys set;
+    size_t cap;
+    struct mqsync_json_key *keys;
+    struct row *rows;
+    struct mqsync_json_key keys_at_hand[MQSYNC_JSON_FEW_KEYS];
+    struct row rows_at_hand[MQSYNC_JSON_FEW_KEYS];
+};
+
+static bool rows_grow(struct rows *r)
+{
+    size_t n = r->set.n, cap = r->cap * 4;
+    struct mqsync_json_key *keys = malloc(cap * sizeof(*keys));
+    struct row *rows = malloc(cap * sizeof(*rows));
+
+    if (!keys || !rows) {
+        free(keys);
+        free(rows);
+        return false;
+    }
+    memcpy(keys, r->keys, n * sizeof(*keys));
+    memcpy(rows, r->rows, n * sizeof(*rows));
+    if (r->keys != r->keys_at_hand) {
+        free(r->keys);
+        free(r->rows);
+    }
+    r->keys = keys;
+    r->rows = rows;
+    r->cap = cap;
+    return true;
+}
+
+static void rows_free(struct rows *r)
+{
+    mqsync_json_keys_free(&r->set);
+    if (r->keys != r->keys_at_hand) {
+        free(r->keys);
+        free(r->rows);
+    }
+}
+
+/* Reads all members. False when out of memory; rows_free() is due in any case. */
+static bool rows_read(struct rows *r, struct mqsync_slice object)
+{
+    mqsync_json_keys_init(&r->set);
+    r->cap = MQSYNC_JSON_FEW_KEYS;
+    r->keys = r->keys_at_hand;
+    r->rows = r->rows_at_hand;
+
+    struct mqsync_json_iter it = mqsync_json_members(object);
+    struct mqsync_slice key, value;
+    while (mqsync_json_next_member(&it, &key, &value)) {
+        size_t n = r->set.n;
+        if (n == r->cap && !rows_grow(r))
+            return false;
+        r->keys[n] = mqsync_json_make_key(key.p, key.n);
+        r->rows[n] = (struct row){value, false};
+        if (!mqsync_json_keys_add(&r->set, r->keys))
+            return false;
+    }
+    return true;
+}
+
+static struct row *rows_find(const struct rows *r, struct mqsync_slice key)
+{
+    struct mqsync_json_key wanted = mqsync_json_make_key(key.p, key.n);
+    size_t i = mqsync_json_keys_find(&r->set, r->keys, &wanted);
+
+    return i == MQSYNC_JSON_NO_KEY ? NULL : &r->rows[i];
+}
+
+static bool is_null(struct mqsync_slice value)
+{
+    return value.n && value.p[0] == 'n';
+}
+
+/* Writes a member behind others; the object begins at `object`. There is room for it. */
+static char *put_member(char *to, const char *object, struct mqsync_slice key, struct mqsync_slice value)
+{
+    if (to != object + 1)
+        *to++ = ',';
+    if (value.p == key.p + key.n + 2 && *value.p != '{' && *value.p != '[') {
+        size_t n = (size_t)(value.p + value.n - (key.p - 1));
+        memcpy(to, key.p - 1, n);
+        return to + n;
+    }
+    memcpy(to, key.p - 1, key.n + 2);
+    to += key.n + 2;
+    *to++ = ':';
+    return mqsync_json_minify_to(to, value);
+}
+
+void mqsync_json_apply_delta(struct mqsync_buf *out, struct mqsync_slice base, struct mqsync_slice delta)
+{
+    struct rows changes;
+    bool read = rows_read(&changes, delta);
+
+    /* every member written takes its key, colon, comma and value from a different place of base and delta */
+    char *object = mqsync_buf_reserve(out, base.n + delta.n + 2);
+    if (!read || !object) {
+        out->failed = true;
+        rows_free(&changes);
+        return;
+    }
+
+    char *to = object;
+    *to++ = '{';
+    struct mqsync_json_iter it = mqsync_json_members(base);
+    struct mqsync_slice key, value;
+    while (mqsync_json_next_member(&it, &key, &value)) {
+        struct row *change = rows_find(&changes, key);
+        if (!change) {
+            to = put_member(to, object, key, value);
+        } else if (!change->seen) {
+            change->seen = true;
+            if (!is_null(change->value))
+                to = put_member(to, object, key, change->value);
+        }
+    }
+    for (size_t i = 0; i < changes.set.n; i++) {
+        const struct mqsync_json_key *k = &changes.keys[i];
+        const struct row *change = &changes.rows[i];
+        if (!change->seen && !is_null(change->value))
+            to = put_member(to, object, (struct mqsync_slice){k->p, k->n}, change->value);
+    }
+    *to++ = '}';
+    out->n = (size_t)(to - out->p);
+    rows_free(&changes);
+}
+
+static void add_member(struct mqsync_buf *out, size_t object, struct mqsync_slice key, struct mqsync_slice value)
+{
+    if (out->n != object + 1)
+        mqsync_buf_add_char(out, ',');
+    mqsync_buf_add(out, key.p - 1, key.n + 2);
+    mqsync_buf_add_char(out, ':');
+    mqsync_json_minify(out, value);
+}
+
+void mqsync_json_diff(struct mqsync_buf *out, struct mqsync_slice from, struct mqsync_slice to, bool full)
+{
+    struct rows old;
+
+    if (!rows_read(&old, from)) {
+        out->failed = true;
+        rows_free(&old);
+        return;
+    }
+
+    size_t object = out->n;
+    mqsync_buf_add_char(out, '{');
+    struct mqsync_json_iter it = mqsync_json_members(to);
+    struct mqsync_slice key, value;
+    while (mqsync_json_next_member(&it, &key, &value)) {
+        struct row *before = rows_find(&old, key);
+        if (before)
+            before->seen = true;
+        if (full || !before || !mqsync_json_equal(before->value, value))
+            add_member(out, object, key, value);
+    }
+    for (size_t i = 0; i < old.set.n; i++)
+        if (!old.rows[i].seen)
+            add_member(out, object, (struct mqsync_slice){old.keys[i].p, old.keys[i].n}, MQSYNC_SLICE("null"));
+    mqsync_buf_add_char(out, '}');
+    rows_free(&old);
+}

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Private to lib/json*.c: finding one's way through JSON text eight bytes at a time, and sets of keys. */
+#ifndef MQSYNC_JSON_SCAN_H
+#define MQSYNC_JSON_SCAN_H
+
+#include "json.h"
+
+#include <endian.h>
+
+#define MQSYNC_JSON_BYTES(c) (UINT64_C(0x0101010101010101) * (c))
+
+/* Not p + n where p may be NULL. */
+static inline const char *mqsync_json_end(struct mqsync_slice s)
+{
+    return s.n ? s.p + s.n : s.p;
+}
+
+/* The highest bit of each byte of v that is zero; bytes above the first zero one may be marked wrongly. */
+static inline uint64_t mqsync_json_zero_bytes(uint64_t v)
+{
+    return (v - MQSYNC_JSON_BYTES(1)) & ~v & MQSYNC_JSON_BYTES(0x80);
+}
+
+static inline uint64_t mqsync_json_load(const char *p)
+{
+    uint64_t v;
+
+    memcpy(&v, p, sizeof(v));
+    return le64toh(v);
+}
+
+static inline bool mqsync_json_is_space(char c)
+{
+    return c == ' ' || c == '\n' || c == '\t' || c == '\r';
+}
+
+static inline const char *mqsync_json_skip_space(const char *p, const char *end)
+{
+    while (p < end && mqsync_json_is_space(*p))
+        p++;
+    return p;
+}
+
+static inline struct mqsync_slice mqsync_json_trim(struct mqsync_slice s)
+{
+    while (s.n && mqsync_json_is_space(s.p[s.n - 1]))
+        s.n--;
+    while (s.n && mqsync_json_is_space(*s.p)) {
+        s.p++;
+        s.n--;
+    }
+    return s;
+}
+
+/* First byte of a string's inside that is not plain ASCII: a quote, a backslash, a control character, UTF-8, or end. */
+static inline const char *mqsync_json_skip_plain(const char *p, const char *end)
+{
+    for (; end - p >= 8; p += 8) {
+        uint64_t v = mqsync_json_load(p);
+        uint64_t control = (v - MQSYNC_JSON_BYTES(0x20)) & ~v;
+        uint64_t special = (v | control) & MQSYNC_JSON_BYTES(0x80);
+        special |= mqsync_json_zero_bytes(v ^ MQSYNC_JSON_BYTES('"'));
+        special |= mqsync_json_zero_bytes(v ^ MQSYNC_JSON_BYTES('\\'));
+        if (special)
+            return p + __builtin_ctzll(special) / 8;
+    }
+    while (p < end && (unsigned char)*p >= 0x20 && (unsigned char)*p < 0x80 && *p != '"' && *p != '\\')
+        p++;
+    return p;
+}
+
+/* p is behind the opening quote of a checked string. Returns its closing quote, or end. */
+static inline const char *mqsync_json_string_end(const char *p, const char *end)
+{
+    for (;;) {
+        while (end - p >= 8) {
+            uint64_t v = mqsync_json_load(p);
+            uint64_t special = mqsync_json_zero_bytes(v ^ MQSYNC_JSON_BYTES('"')) |
+                               mqsync_json_zero_bytes(v ^ MQSYNC_JSON_BYTES('\\'));
+            if (special) {
+                p += __builtin_ctzll(special) / 8;
+                break;
+            }
+            p += 8;
+        }
+        while (p < end && *p != '"' && *p != '\\')
+            p++;
+        if (end - p < 2 || *p == '"')
+            return p < end && *p == '"' ? p : end;
+        p += 2;
+    }
+}
+
+/* Where the value that begins at p ends. */
+const char *mqsync_json_skip_value(const char *p, const char *end);
+
+/* Minifies into room for value.n bytes; returns the end of what was written. */
+char *mqsync_json_minify_to(char *to, struct mqsync_slice value);
+
+/* What a raw string stands for, byte by byte. The text that is not `escaped` stands for itself. */
+struct mqsync_json_decoder {
+    const char *p;
+    const char *end;
+    bool escaped;
+    unsigned char pending[4];
+    unsigned at, n; /* of pending */
+};
+
+int mqsync_json_decode_escape(struct mqsync_json_decoder *d);
+
+/* The next byte, or -1 at the end. */
+static inline int mqsync_json_decode(struct mqsync_json_decoder *d)
+{
+    if (d->at < d->n)
+        return d->pending[d->at++];
+    if (d->p == d->end)
+        return -1;
+    if (*d->p == '\\' && d->escaped)
+        return mqsync_json_decode_escape(d);
+    return (unsigned char)*d->p++;
+}
+
+/* --- keys of one object (json_keys.c) ----------------------------------------------------------------------------- */
+
+#define MQSYNC_JSON_FEW_KEYS 32
+#define MQSYNC_JSON_NO_KEY SIZE_MAX
+
+/* A raw key and the hash of what it means. */
+struct mqsync_json_key {
+    const char *p;
+    size_t n;
+    uint64_t hash;
+};
+
+struct mqsync_json_key mqsync_json_make_key(const char *p, size_t n);
+
+/* Hash of two hashes, as hard to foresee as they are. */
+uint64_t mqsync_json_hash_pair(uint64_t a, uint64_t b);
+
+/* Finds a key among the n first of an array that the caller keeps (and may move). Few keys are compared one by one,
+ * behind a filter of 64 bits; more get a hash table, which costs memory. */
+struct mqsync_json_keys {
+    size_t n;
+    uint64_t filter;
+    uint64_t *slots; /* upper half of the hash, index + 1; 0 when empty */
+    size_t mask;
+};
+
+static inline void mqsync_json_keys_init(struct mqsync_json_keys *set)
+{
+    *set = (struct mqsync_json_keys){0};
+}
+
+/* Index of the key that means the same, or MQSYNC_JSON_NO_KEY. */
+size_t mqsync_json_keys_search(const struct mqsync_json_keys *set, const struct mqsync_json_key *keys,
+                               const struct mqsync_json_key *key);
+
+static inline size_t mqsync_json_keys_find(const struct mqsync_json_keys *set, const struct mqsync_json_key *keys,
+                                           const struct mqsync_json_key *key)
+{
+    if (!(set->filter & UINT64_C(1) << (key->hash >> 58)))
+        return MQSYNC_JSON_NO_KEY;
+    return mqsync_json_keys_search(set, keys, key);
+}
+
+/* Builds or grows the table so that it holds all of keys[0..n). False when out of memory. */
+bool mqsync_json_keys_index(struct mqsync_json_keys *set, const struct mqsync_json_key *keys);
+
+/* Takes in keys[set->n], which is not in the set yet. False when out of memory. */
+static inline bool mqsync_json_keys_add(struct mqsync_json_keys *set, const struct mqsync_json_key *keys)
+{
+    set->filter |= UINT64_C(1) << (keys[set->n].hash >> 58);
+    set->n++;
+    return set->n <= MQSYNC_JSON_FEW_KEYS || mqsync_json_keys_index(set, keys);
+}
+
+void mqsync_json_keys_free(struct mqsync_json_keys *set);
+
+#endif

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "answer.h"
+
+#include <stdlib.h>
+
+#include <mqtt_protocol.h>
+
+/* Not below $SYS, which the broker's own would be; `#` does not match it. As long as the shortest command's topic, s/c/cmd. */
+static const char nowhere[] = "$mqsync";
+
+/* root/{collection}/re/{clientId} into scratch, with its NUL. */
+static const char *default_topic(struct mqsync_plugin *p, const struct mqsync_request *r)
+{
+    struct mqsync_buf *topic = &p->scratch.topic;
+    struct mqsync_slice collection = r->topic.collection.n ? r->topic.collection : MQSYNC_SLICE("_");
+
+    mqsync_buf_clear(topic);
+    mqsync_buf_add(topic, p->prefix, p->prefix_n);
+    mqsync_buf_add_slice(topic, collection);
+    mqsync_buf_add_str(topic, "/re/");
+    mqsync_topic_add_client(topic, mqsync_slice_str(r->client_id));
+    mqsync_buf_add_char(topic, '\0');
+    return topic->failed ? NULL : topic->p;
+}
+
+static const char *topic_of(struct mqsync_plugin *p, const struct mqsync_request *r)
+{
+    return r->properties.response_topic ? r->properties.response_topic : default_topic(p, r);
+}
+
+static void send_to(const char *client_id, const char *topic, const void *correlation, uint16_t correlation_n,
+                    uint8_t qos, struct mqsync_slice answer)
+{
+    mosquitto_property *properties = NULL;
+
+    if (answer.n > INT32_MAX)
+        return;
+    if (correlation &&
+        mosquitto_property_add_binary(&properties, MQTT_PROP_CORRELATION_DATA, correlation, correlation_n))
+        return;
+    if (mosquitto_broker_publish_copy(client_id, topic, (int)answer.n, answer.p, qos, false, properties))
+        mosquitto_property_free_all(&properties);
+}
+
+bool mqsync_address_copy(struct mqsync_plugin *p, const struct mqsync_request *r, struct mqsync_address *ret)
+{
+    struct mqsync_address a = {.qos = r->event->qos, .correlation_n = r->properties.correlation_n};
+    const char *topic = topic_of(p, r);
+
+    a.client_id = strdup(r->client_id);
+    a.topic = topic ? strdup(topic) : NULL;
+    if (r->properties.correlation) {
+        a.correlation = malloc(r->properties.correlation_n + 1u);
+        if (a.correlation)
+            memcpy(a.correlation, r->properties.correlation, r->properties.correlation_n);
+    }
+    if (!a.client_id || !a.topic || (r->properties.correlation && !a.correlation)) {
+        mqsync_address_free(&a);
+        return false;
+    }
+    *ret = a;
+    return true;
+}
+
+void mqsync_address_free(struct mqsync_address *a)
+{
+    free(a->client_id);
+    free(a->topic);
+    free(a->correlation);
+}
+
+void mqsync_address_send(const struct mqsync_address *a, struct mqsync_slice answer)
+{
+    send_to(a->client_id, a->topic, a->correlation, a->correlation_n, a->qos, answer);
+}
+
+void mqsync_answer_send(struct mqsync_plugin *p, const struct mqsync_request *r)
+{
+    const char *topic;
+
+    if (!r->client_id || p->scratch.answer.failed)
+        return;
+    topic = topic_of(p, r);
+    if (topic)
+        send_to(r->client_id, topic, r->properties.correlation, r->properties.correlation_n, r->event->qos,
+                mqsync_buf_slice(&p->scratch.answer));
+}
+
+void mqsync_answer_error(struct mqsync_plugin *p, const struct mqsync_request *r)
+{
+    const struct mqsync_message *m = &r->message;
+
+    mqsync_buf_clear(&p->scratch.answer);
+    mqsync_error_encode(&p->scratch.answer, &r->error, m->collection.n ? m->collection : r->topic.collection,
+                        m->record_id.n ? m->record_id : r->topic.record_id, m->mutation_id, r->error_has_version,
+                        r->error_version);
+    mqsync_answer_send(p, r);
+}
+
+void mqsync_answer_ack(struct mqsync_plugin *p, const struct mqsync_request *r, uint64_t version, uint64_t seq,
+                       bool conflict)
+{
+    if (r->message.mutation_id.n == 0)
+        return;
+    mqsync_buf_clear(&p->scratch.answer);
+    mqsync_ack_encode(&p->scratch.answer, r->message.collection, r->message.record_id, r->message.mutation_id, version,
+                      seq, conflict);
+    mqsync_answer_send(p, r);
+}
+
+void mqsync_answer_plain(struct mqsync_plugin *p, const struct mqsync_request *r, const char *type,
+                         struct mqsync_slice collection)
+{
+    mqsync_buf_clear(&p->scratch.answer);
+    mqsync_plain_encode(&p->scratch.answer, type, collection);
+    mqsync_answer_send(p, r);
+}
+
+void mqsync_answer_compose_winner(struct mqsync_plugin *p, const struct mqsync_request *r,
+                                  const struct mqsync_record *winner)
+{
+    struct mqsync_event event = {
+        .op = winner->deleted ? MQSYNC_DELETE : MQSYNC_UPDATE,
+        .collection = r->message.collection,
+        .record_id = r->message.record_id,
+        .data = winner->data,
+        .timestamp_ms = winner->updated_ms,
+        .version = winner->version,
+        .seq = winner->seq,
+        .user = winner->user,
+        .conflict = true,
+    };
+    mqsync_buf_clear(&p->scratch.answer);
+    mqsync_event_encode(&p->scratch.answer, &event);
+}
+
+void mqsync_answer_swallow(struct mosquitto_evt_message *event)
+{
+    memcpy(event->topic, nowhere, sizeof(nowhere));
+    event->payload = NULL; /* the broker frees the old one, and takes the length back with the changed pointer */
+    event->payloadlen = 0;
+    event->retain = false;
+}

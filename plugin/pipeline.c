@@ -1,0 +1,423 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "pipeline.h"
+
+#include <stdlib.h>
+
+#include "answer.h"
+#include "log.h"
+#include "retain.h"
+#include "stream.h"
+
+/* What a documented message may have around its data. */
+enum { ENVELOPE_MAX = 65536 };
+
+static const struct mqsync_operation operations[] = {MQSYNC_OPERATIONS};
+
+/* A double firing is known by this mark: the broker zeroes the field for each message, and no client reaches it. */
+static char passed;
+
+/* --- decode ----------------------------------------------------------------------------------------------------------- */
+
+static enum mqsync_code decode_short(struct mqsync_plugin *p, struct mqsync_request *r, struct mqsync_slice payload)
+{
+    static const enum mqsync_type types[] = {
+        [MQSYNC_INSERT] = MQSYNC_TYPE_INSERT,
+        [MQSYNC_UPDATE] = MQSYNC_TYPE_UPDATE,
+        [MQSYNC_DELETE] = MQSYNC_TYPE_DELETE,
+    };
+    struct mqsync_message *m = &r->message;
+    enum mqsync_code code;
+
+    m->type = types[r->topic.op];
+    m->collection = r->topic.collection;
+    m->record_id = r->topic.record_id;
+    code = mqsync_properties_apply(&r->properties, m, &r->error);
+    if (code != MQSYNC_OK || r->topic.op == MQSYNC_DELETE)
+        return code;
+    return mqsync_data_decode(payload, &p->scratch.message, &m->data, &r->error);
+}
+
+static enum mqsync_code decode(struct mqsync_plugin *p, struct mqsync_request *r)
+{
+    struct mqsync_slice payload = {r->event->payload, r->event->payloadlen};
+    bool is_short = r->topic.kind == MQSYNC_TOPIC_CMD_SHORT;
+    size_t max = p->config->limits.max_record_bytes + (is_short ? 0 : ENVELOPE_MAX);
+
+    switch (r->topic.kind) {
+    case MQSYNC_TOPIC_CMD:
+    case MQSYNC_TOPIC_CMD_SHORT:
+        break;
+    case MQSYNC_TOPIC_BAD_CMD:
+        return mqsync_fail(&r->error, MQSYNC_INVALID_MESSAGE, "topic: %s", r->topic.wrong);
+    case MQSYNC_TOPIC_SERVER:
+        return mqsync_fail(&r->error, MQSYNC_UNAUTHORIZED, "evt, rec and re are published by the server alone");
+    default:
+        return mqsync_fail(&r->error, MQSYNC_INVALID_MESSAGE,
+                           "topic: expected %s{collection}/cmd or %s{collection}/cmd/{recordId}/{insert|update|delete}",
+                           p->prefix, p->prefix);
+    }
+    if (payload.n > max)
+        return mqsync_fail(&r->error, MQSYNC_INVALID_MESSAGE, "the message has %zu bytes; at most %zu are taken", payload.n,
+                           max);
+    if (is_short)
+        return decode_short(p, r, payload);
+    return mqsync_message_decode(payload, r->topic.collection, &p->scratch.message, &r->message, &r->error);
+}
+
+/* --- authorize -------------------------------------------------------------------------------------------------------- */
+
+/* The broker's ACLs have decided about the topic by now; here it is about the collection and about acting for others. */
+static enum mqsync_code authorize(struct mqsync_plugin *p, struct mqsync_request *r)
+{
+    const char *name = mosquitto_client_username(r->event->client);
+    bool trusted = p->config->trusted_users_n && mqsync_config_trusted(p->config, name);
+
+    r->user = mqsync_slice_str(name);
+    if (r->properties.user_id) {
+        if (!trusted)
+            return mqsync_fail(&r->error, MQSYNC_UNAUTHORIZED, "user property userId: only for users listed in trustedUsers");
+        r->user = mqsync_slice_str(r->properties.user_id);
+    }
+    if (!trusted && !mqsync_clients_may_send(&p->clients, r->client_id, p->config->limits.messages_per_minute, r->now_ms))
+        return mqsync_fail(&r->error, MQSYNC_RATE_LIMIT_EXCEEDED, "more than %u messages in a minute",
+                           p->config->limits.messages_per_minute);
+    if (operations[r->message.type].access == MQSYNC_ACCESS_NONE)
+        return MQSYNC_OK;
+    r->rules = mqsync_config_collection(p->config, r->message.collection);
+    if (!r->rules)
+        return mqsync_fail(&r->error, MQSYNC_COLLECTION_NOT_FOUND, "there is no collection of that name");
+    return MQSYNC_OK;
+}
+
+/* --- what is no write ------------------------------------------------------------------------------------------------- */
+
+static void answer_subscribed(struct mqsync_plugin *p, struct mqsync_request *r)
+{
+    struct mqsync_collection *c = mqsync_store_find(p->store, r->message.collection);
+    struct mqsync_collection_stat stat = {0};
+
+    if (c)
+        mqsync_collection_stat(c, &stat);
+    mqsync_buf_clear(&p->scratch.answer);
+    mqsync_subscribed_encode(&p->scratch.answer, r->message.collection, stat.records, stat.seq,
+                             mqsync_slice_str(mqsync_store_epoch(p->store)));
+    mqsync_answer_send(p, r);
+}
+
+static enum mqsync_code answer_query(struct mqsync_plugin *p, struct mqsync_request *r)
+{
+    switch (r->message.type) {
+    case MQSYNC_TYPE_AUTH:
+        mqsync_answer_plain(p, r, "authenticated", (struct mqsync_slice){0});
+        return MQSYNC_OK;
+    case MQSYNC_TYPE_PING:
+        mqsync_answer_plain(p, r, "pong", (struct mqsync_slice){0});
+        return MQSYNC_OK;
+    case MQSYNC_TYPE_UNSUBSCRIBE:
+        if (r->client_id)
+            mqsync_streams_cancel(p->streams, r->client_id, r->message.collection);
+        mqsync_answer_plain(p, r, "unsubscribed", r->message.collection);
+        return MQSYNC_OK;
+    case MQSYNC_TYPE_SUBSCRIBE:
+        if (r->message.no_sync) {
+            answer_subscribed(p, r);
+            return MQSYNC_OK;
+        }
+        return mqsync_stream_answer(p, r, &r->error);
+    default:
+        return mqsync_stream_answer(p, r, &r->error);
+    }
+}
+
+/* --- load, resolve ---------------------------------------------------------------------------------------------------- */
+
+static enum mqsync_code load(struct mqsync_plugin *p, struct mqsync_request *r)
+{
+    enum mqsync_code code;
+
+    r->collection = mqsync_store_find(p->store, r->message.collection);
+    if (!r->collection)
+        return MQSYNC_OK;
+    code = mqsync_store_get(p->store, r->collection, r->message.record_id, &p->scratch.stored, &r->floor, &r->error);
+    if (code == MQSYNC_OK)
+        r->stored = &p->scratch.stored;
+    return code == MQSYNC_RECORD_NOT_FOUND ? MQSYNC_OK : code;
+}
+
+static void resolve(struct mqsync_plugin *p, struct mqsync_request *r)
+{
+    const struct mqsync_message *m = &r->message;
+    struct mqsync_collection_stat stat = {0};
+    struct mqsync_write write = {
+        .op = m->type == MQSYNC_TYPE_INSERT   ? MQSYNC_INSERT
+              : m->type == MQSYNC_TYPE_UPDATE ? MQSYNC_UPDATE
+                                              : MQSYNC_DELETE,
+        .data = m->data,
+        .time = m->time,
+        .arrived_ms = r->now_ms,
+        .user = r->user,
+        .mutation_id = m->mutation_id,
+        .has_base_version = m->has_base_version,
+        .has_if_version = m->has_if_version,
+        .base_version = m->base_version,
+        .if_version = m->if_version,
+        .reconnected_ms = INT64_MAX,
+    };
+    if (r->event->qos > 0)
+        write.reconnected_ms = mqsync_clients_last_disconnected(&p->clients, r->client_id, p->started_ms);
+    if (r->collection)
+        mqsync_collection_stat(r->collection, &stat);
+    mqsync_resolve(&r->rules->rules, r->stored, r->floor, stat.seq + 1, &write, &p->scratch.resolved,
+                   &p->scratch.outcome);
+}
+
+/* --- store ------------------------------------------------------------------------------------------------------------ */
+
+static enum mqsync_code store(struct mqsync_plugin *p, struct mqsync_request *r)
+{
+    enum mqsync_code code = MQSYNC_OK;
+
+    if (!r->collection)
+        code = mqsync_store_ensure(p->store, r->message.collection, p->config->limits.max_collections, &r->collection,
+                                   &r->error);
+    if (code == MQSYNC_OK)
+        code = mqsync_store_put(p->store, r->collection, r->message.record_id, &p->scratch.outcome.next, &r->error);
+    return code;
+}
+
+/* --- emit ------------------------------------------------------------------------------------------------------------- */
+
+/* What an accepted or repeated write sends, made before the store is changed: nothing can fail after it, and the record's
+ * slices do not outlive it. */
+struct emission {
+    char *topic; /* NULL: the command's topic is long enough to be rewritten in place */
+    char *payload;
+    uint32_t payload_n;
+    bool winner; /* in scratch.answer */
+    bool record; /* in scratch.record */
+};
+
+static void emission_free(struct emission *e)
+{
+    mosquitto_free(e->topic);
+    mosquitto_free(e->payload);
+}
+
+static enum mqsync_code compose_event(struct mqsync_plugin *p, const struct mqsync_request *r, struct emission *e)
+{
+    const struct mqsync_outcome *o = &p->scratch.outcome;
+    struct mqsync_buf *out = &p->scratch.event;
+    struct mqsync_event event = {
+        .op = o->event,
+        .collection = r->message.collection,
+        .record_id = r->message.record_id,
+        .data = o->event_data,
+        .timestamp_ms = o->timestamp_ms,
+        .version = o->version,
+        .seq = o->seq,
+        .user = r->user,
+        .mutation_id = r->message.mutation_id,
+    };
+
+    mqsync_buf_clear(out);
+    mqsync_event_encode(out, &event);
+    if (out->failed || !(e->payload = mosquitto_malloc(out->n)))
+        return MQSYNC_SERVER_ERROR;
+    memcpy(e->payload, out->p, out->n);
+    e->payload_n = (uint32_t)out->n;
+    return MQSYNC_OK;
+}
+
+static enum mqsync_code compose_topic(struct mqsync_plugin *p, const struct mqsync_request *r, struct emission *e)
+{
+    struct mqsync_slice collection = r->topic.collection, id = r->message.record_id;
+    char *at;
+
+    if (r->topic.kind == MQSYNC_TOPIC_CMD_SHORT)
+        return MQSYNC_OK;
+    at = e->topic = mosquitto_malloc(p->prefix_n + collection.n + id.n + sizeof("/evt/"));
+    if (!at)
+        return MQSYNC_SERVER_ERROR;
+    at = mempcpy(at, p->prefix, p->prefix_n);
+    at = mempcpy(at, collection.p, collection.n);
+    at = mempcpy(at, "/evt/", 5);
+    at = mempcpy(at, id.p, id.n);
+    *at = '\0';
+    return MQSYNC_OK;
+}
+
+static enum mqsync_code compose(struct mqsync_plugin *p, struct mqsync_request *r, struct emission *e)
+{
+    const struct mqsync_outcome *o = &p->scratch.outcome;
+    bool ok = compose_event(p, r, e) == MQSYNC_OK && compose_topic(p, r, e) == MQSYNC_OK;
+
+    if (ok && o->kind == MQSYNC_ACCEPTED) {
+        e->record = r->rules->retain;
+        ok = !e->record || mqsync_retain_compose(p, r->message.record_id, &o->next);
+        e->winner = o->send_winner;
+        if (e->winner)
+            mqsync_answer_compose_winner(p, r, &o->next);
+    }
+    if (ok)
+        return MQSYNC_OK;
+    emission_free(e);
+    return mqsync_fail(&r->error, MQSYNC_SERVER_ERROR, "out of memory");
+}
+
+/* Turns the PUBLISH in flight into the event. In place .../cmd/{id}/{op} becomes .../evt/{id}, with the id where it was. */
+static void forward(struct mqsync_plugin *p, struct mqsync_request *r, struct emission *e)
+{
+    struct mosquitto_evt_message *event = r->event;
+
+    if (e->topic) {
+        mqsync_broker_replace_topic(&p->broker, event, e->topic);
+    } else {
+        char *id = event->topic + (r->topic.record_id.p - event->topic);
+        memcpy(id - 4, "evt", 3);
+        id[r->topic.record_id.n] = '\0';
+    }
+    event->payload = e->payload;
+    event->payloadlen = e->payload_n;
+    event->retain = false;
+    if (r->properties.any)
+        mqsync_properties_strip(&p->broker, event);
+    if (p->instances > 1)
+        event->future2[3] = &passed;
+}
+
+static void emit(struct mqsync_plugin *p, struct mqsync_request *r, struct emission *e)
+{
+    const struct mqsync_outcome *o = &p->scratch.outcome;
+
+    p->counters.writes++;
+    p->counters.conflicts += o->was_conflict;
+    p->counters.bytes += r->event->payloadlen;
+    if (e->winner)
+        mqsync_answer_send(p, r);
+    mqsync_answer_ack(p, r, o->version, o->seq, false);
+    if (e->record)
+        mqsync_retain_publish(p, r->message.collection, r->message.record_id);
+    forward(p, r, e);
+}
+
+/* --- the other outcomes ----------------------------------------------------------------------------------------------- */
+
+static int refuse(struct mqsync_plugin *p, struct mqsync_request *r)
+{
+    p->counters.refused++;
+    mqsync_log_refused(r->now_ms, r->client_id, r->event->topic, &r->error);
+    mqsync_answer_error(p, r);
+    return MOSQ_ERR_ACL_DENIED;
+}
+
+static int refuse_outcome(struct mqsync_plugin *p, struct mqsync_request *r)
+{
+    r->error = p->scratch.outcome.error;
+    r->error_has_version = r->error.code == MQSYNC_CONFLICT;
+    r->error_version = p->scratch.outcome.version;
+    return refuse(p, r);
+}
+
+static int tell_loser(struct mqsync_plugin *p, struct mqsync_request *r)
+{
+    p->counters.conflicts++;
+    mqsync_answer_compose_winner(p, r, r->stored);
+    mqsync_answer_send(p, r);
+    mqsync_answer_ack(p, r, r->stored->version, r->stored->seq, true);
+    mqsync_answer_swallow(r->event);
+    return MOSQ_ERR_SUCCESS;
+}
+
+/* Whether the broker may still hold the first copy, undelivered until its PUBREL: at QoS 2, when the client has been away since. Then
+ * it compares this copy with that one, and would drop the first if they differed. */
+static bool may_be_held(struct mqsync_plugin *p, const struct mqsync_request *r)
+{
+    int64_t away_ms;
+
+    if (r->event->qos < 2 || !r->stored)
+        return false;
+    away_ms = mqsync_clients_last_disconnected(&p->clients, r->client_id, p->started_ms);
+    for (unsigned i = 0; i < r->stored->history_n; i++)
+        if (r->stored->history[i].version == p->scratch.outcome.version)
+            return r->stored->history[i].arrived_ms <= away_ms;
+    return false;
+}
+
+static int repeat(struct mqsync_plugin *p, struct mqsync_request *r)
+{
+    const struct mqsync_outcome *o = &p->scratch.outcome;
+    struct emission e = {0};
+
+    p->counters.repeated++;
+    mqsync_answer_ack(p, r, o->version, o->seq, false);
+    if (!may_be_held(p, r))
+        mqsync_answer_swallow(r->event);
+    else if (compose(p, r, &e) == MQSYNC_OK)
+        forward(p, r, &e);
+    else
+        return refuse(p, r);
+    return MOSQ_ERR_SUCCESS;
+}
+
+/* --- the story -------------------------------------------------------------------------------------------------------- */
+
+static int run(struct mqsync_plugin *p, struct mqsync_request *r)
+{
+    struct emission e = {0};
+
+    if (decode(p, r) != MQSYNC_OK || authorize(p, r) != MQSYNC_OK)
+        return refuse(p, r);
+
+    if (operations[r->message.type].access != MQSYNC_ACCESS_WRITE) {
+        if (answer_query(p, r) != MQSYNC_OK)
+            return refuse(p, r);
+        mqsync_answer_swallow(r->event);
+        return MOSQ_ERR_SUCCESS;
+    }
+
+    if (load(p, r) != MQSYNC_OK)
+        return refuse(p, r);
+
+    resolve(p, r);
+    switch (p->scratch.outcome.kind) {
+    case MQSYNC_REFUSED:
+        return refuse_outcome(p, r);
+    case MQSYNC_LOST:
+        return tell_loser(p, r);
+    case MQSYNC_REPEATED:
+        return repeat(p, r);
+    case MQSYNC_ACCEPTED:
+        break;
+    }
+
+    if (compose(p, r, &e) != MQSYNC_OK)
+        return refuse(p, r);
+    if (store(p, r) != MQSYNC_OK) {
+        emission_free(&e);
+        return refuse(p, r);
+    }
+    emit(p, r, &e);
+    return MOSQ_ERR_SUCCESS;
+}
+
+int mqsync_pipeline_run(struct mqsync_plugin *p, struct mosquitto_evt_message *event)
+{
+    struct mqsync_request r;
+    int result;
+
+    if (event->future2[3] == &passed)
+        return MOSQ_ERR_SUCCESS;
+    memset(&r, 0, offsetof(struct mqsync_request, error));
+    r.error.code = MQSYNC_OK;
+    r.error_has_version = false;
+    r.event = event;
+    r.now_ms = mqsync_time_now();
+    r.client_id = mosquitto_client_id(event->client);
+    mqsync_topic_parse(mqsync_plugin_root(p), mqsync_slice_str(event->topic), &r.topic);
+    if (event->properties)
+        mqsync_properties_read(event->properties, &r.properties);
+    result = run(p, &r);
+    if (event->properties || r.properties.any)
+        mqsync_properties_free(&r.properties);
+    return result;
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The plugin's one context, and one command on its way through it. All of it belongs to the broker's thread. */
+#ifndef MQSYNC_PLUGIN_H
+#define MQSYNC_PLUGIN_H
+
+#include <time.h>
+
+#include "../lib/config.h"
+#include "../lib/message.h"
+#include "../lib/resolve.h"
+#include "broker.h"
+#include "clients.h"
+#include "counters.h"
+#include "properties.h"
+#include "store.h"
+
+struct mqsync_streams;
+struct mqsync_retainer;
+
+struct mqsync_plugin {
+    struct mqsync_broker broker;
+    struct mqsync_config *config; /* SIGHUP puts another one here */
+    char *config_path;            /* NULL: defaults */
+    char *dir;                    /* of the database */
+    char *prefix;                 /* the root and a slash; stays what it was at the start */
+    size_t prefix_n;
+    struct mqsync_store *store;
+    unsigned instances; /* inits that have not been cleaned up: one for each plugin line */
+    int64_t started_ms;
+    int64_t last_tick_ms; /* monotonic, of the start when there was none yet */
+    struct mqsync_clients clients;
+    struct mqsync_counters counters;
+    struct mqsync_streams *streams;
+    struct mqsync_retainer *retainer;
+    /* Used anew by every command, so that none of them allocates. */
+    struct {
+        struct mqsync_buf message, resolved, event, answer, topic, record;
+        struct mqsync_record stored;
+        struct mqsync_outcome outcome;
+    } scratch;
+};
+
+struct mqsync_request {
+    struct mosquitto_evt_message *event;
+    int64_t now_ms;
+    const char *client_id; /* NULL: nobody to answer */
+    struct mqsync_slice user;
+    struct mqsync_properties properties;
+    struct mqsync_topic topic;
+    struct mqsync_message message;
+    const struct mqsync_collection_config *rules;
+    struct mqsync_collection *collection; /* NULL: never written to */
+    struct mqsync_record *stored;         /* NULL: id never used */
+    uint64_t floor;
+    struct mqsync_error error; /* filled when a stage has failed */
+    bool error_has_version;
+    uint64_t error_version;
+};
+
+static inline int64_t mqsync_monotonic_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+static inline struct mqsync_slice mqsync_plugin_root(const struct mqsync_plugin *p)
+{
+    return (struct mqsync_slice){p->prefix, p->prefix_n - 1};
+}
+
+/* No TICK for two seconds: this broker has none (2.0.11 with per_listener_settings). */
+static inline bool mqsync_plugin_ticks(const struct mqsync_plugin *p, int64_t now_us)
+{
+    return now_us / 1000 - p->last_tick_ms < 2000;
+}
+
+#endif

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "properties.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+
+#include <mqtt_protocol.h>
+
+enum { MUTATION_ID_MAX = 128 };
+
+static const struct {
+    const char *name;
+    size_t at;
+} ours[] = {
+    {"mutationId", offsetof(struct mqsync_properties, mutation_id)},
+    {"baseVersion", offsetof(struct mqsync_properties, base_version)},
+    {"ifVersion", offsetof(struct mqsync_properties, if_version)},
+    {"timestamp", offsetof(struct mqsync_properties, timestamp)},
+    {"userId", offsetof(struct mqsync_properties, user_id)},
+};
+
+/* Where the value of a user property belongs, NULL for somebody else's. */
+static char **place_of(struct mqsync_properties *p, const char *name)
+{
+    for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
+        if (strcmp(name, ours[i].name) == 0)
+            return (char **)(void *)((char *)p + ours[i].at);
+    return NULL;
+}
+
+static void take(char **place, char *value)
+{
+    free(*place);
+    *place = value;
+}
+
+static void read_user_property(const mosquitto_property *item, struct mqsync_properties *ret)
+{
+    char *name = NULL, *value = NULL;
+    char **place;
+
+    if (!mosquitto_property_read_string_pair(item, MQTT_PROP_USER_PROPERTY, &name, &value, false))
+        return;
+    place = place_of(ret, name);
+    if (place) {
+        ret->any = true;
+        take(place, value);
+    } else {
+        free(value);
+    }
+    free(name);
+}
+
+static void read_response_topic(const mosquitto_property *item, struct mqsync_properties *ret)
+{
+    char *topic = NULL;
+
+    ret->any = true;
+    if (!mosquitto_property_read_string(item, MQTT_PROP_RESPONSE_TOPIC, &topic, false))
+        return;
+    if (topic[0] && mosquitto_pub_topic_check(topic) == MOSQ_ERR_SUCCESS)
+        take(&ret->response_topic, topic);
+    else
+        free(topic);
+}
+
+void mqsync_properties_read(const mosquitto_property *list, struct mqsync_properties *ret)
+{
+    for (const mosquitto_property *item = list; item; item = mosquitto_property_next(item)) {
+        switch (mosquitto_property_identifier(item)) {
+        case MQTT_PROP_USER_PROPERTY:
+            read_user_property(item, ret);
+            break;
+        case MQTT_PROP_RESPONSE_TOPIC:
+            read_response_topic(item, ret);
+            break;
+        case MQTT_PROP_CORRELATION_DATA:
+            ret->any = true;
+            free(ret->correlation);
+            ret->correlation = NULL;
+            ret->correlation_n = 0;
+            mosquitto_property_read_binary(item, MQTT_PROP_CORRELATION_DATA, &ret->correlation, &ret->correlation_n, false);
+            break;
+        default:
+            break;
+        }
+    }
+}
+
+void mqsync_properties_free(struct mqsync_properties *p)
+{
+    free(p->mutation_id);
+    free(p->base_version);
+    free(p->if_version);
+    free(p->timestamp);
+    free(p->user_id);
+    free(p->response_topic);
+    free(p->correlation);
+}
+
+static bool parse_u64(const char *text, uint64_t *ret)
+{
+    uint64_t v = 0;
+    size_t n = 0;
+
+    for (; text[n] >= '0' && text[n] <= '9'; n++) {
+        if (v > ((uint64_t)INT64_MAX - (uint64_t)(text[n] - '0')) / 10)
+            return false;
+        v = v * 10 + (uint64_t)(text[n] - '0');
+    }
+    if (n == 0 || text[n])
+        return false;
+    *ret = v;
+    return true;
+}
+
+static enum mqsync_code apply_version(const char *name, const char *text, bool *ret_has, uint64_t *ret,
+                                      struct mqsync_error *ret_error)
+{
+    if (!text)
+        return MQSYNC_OK;
+    if (!parse_u64(text, ret))
+        return mqsync_fail(ret_error, MQSYNC_INVALID_MESSAGE, "user property %s: expected an unsigned integer", name);
+    *ret_has = true;
+    return MQSYNC_OK;
+}
+
+enum mqsync_code mqsync_properties_apply(const struct mqsync_properties *p, struct mqsync_message *message,
+                                         struct mqsync_error *ret_error)
+{
+    enum mqsync_code code;
+
+    if (p->mutation_id) {
+        size_t n = strlen(p->mutation_id);
+        if (n == 0 || n > MUTATION_ID_MAX)
+            return mqsync_fail(ret_error, MQSYNC_INVALID_MESSAGE, "user property mutationId: expected 1 to %d bytes",
+                               MUTATION_ID_MAX);
+        message->mutation_id = (struct mqsync_slice){p->mutation_id, n};
+    }
+    code = apply_version("baseVersion", p->base_version, &message->has_base_version, &message->base_version, ret_error);
+    if (code == MQSYNC_OK)
+        code = apply_version("ifVersion", p->if_version, &message->has_if_version, &message->if_version, ret_error);
+    if (code == MQSYNC_OK && p->timestamp && !mqsync_time_parse(mqsync_slice_str(p->timestamp), &message->time))
+        code = mqsync_fail(ret_error, MQSYNC_INVALID_MESSAGE,
+                           "user property timestamp: expected a time such as 2026-11-22T18:17:00.000Z");
+    return code;
+}
+
+/* Appends a copy of item to *list unless it was for the plugin. False: cannot be copied. */
+static bool keep(const mosquitto_property *item, mosquitto_property **list)
+{
+    struct mqsync_properties unused;
+    char *name = NULL, *value = NULL;
+    uint8_t byte;
+    bool ok = false;
+
+    switch (mosquitto_property_identifier(item)) {
+    case MQTT_PROP_RESPONSE_TOPIC:
+    case MQTT_PROP_CORRELATION_DATA:
+        return true;
+    case MQTT_PROP_PAYLOAD_FORMAT_INDICATOR:
+        return mosquitto_property_read_byte(item, MQTT_PROP_PAYLOAD_FORMAT_INDICATOR, &byte, false) &&
+               !mosquitto_property_add_byte(list, MQTT_PROP_PAYLOAD_FORMAT_INDICATOR, byte);
+    case MQTT_PROP_CONTENT_TYPE:
+        ok = mosquitto_property_read_string(item, MQTT_PROP_CONTENT_TYPE, &value, false) &&
+             !mosquitto_property_add_string(list, MQTT_PROP_CONTENT_TYPE, value);
+        break;
+    case MQTT_PROP_USER_PROPERTY:
+        ok = mosquitto_property_read_string_pair(item, MQTT_PROP_USER_PROPERTY, &name, &value, false) &&
+             (place_of(&unused, name) ||
+              !mosquitto_property_add_string_pair(list, MQTT_PROP_USER_PROPERTY, name, value));
+        break;
+    default:
+        break;
+    }
+    free(name);
+    free(value);
+    return ok;
+}
+
+void mqsync_properties_strip(const struct mqsync_broker *b, struct mosquitto_evt_message *event)
+{
+    mosquitto_property *kept = NULL;
+    bool ok = true;
+
+    for (const mosquitto_property *item = event->properties; item && ok; item = mosquitto_property_next(item))
+        ok = keep(item, &kept);
+    if (!ok || !mqsync_broker_replace_properties(b, event, kept))
+        mosquitto_property_free_all(&kept);
+}

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "retain.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "log.h"
+
+enum { RECORD_QOS = 1, SLICE_RECORDS = 256, SLICE_BYTES = 1 << 20, SLICE_US = 2000, PAUSE_US = 10000 };
+
+struct job {
+    struct job *next;
+    bool clear;
+    char collection[MQSYNC_MAX_COLLECTION + 1];
+    char after[MQSYNC_MAX_RECORD_ID + 1]; /* the last id that has been dealt with */
+};
+
+struct mqsync_retainer {
+    struct job *first;
+    uint64_t published;
+    int64_t next_us; /* not before: what else the broker has to do comes first */
+};
+
+struct mqsync_retainer *mqsync_retainer_alloc(void)
+{
+    return calloc(1, sizeof(struct mqsync_retainer));
+}
+
+static void drop_first(struct mqsync_retainer *t)
+{
+    struct job *job = t->first;
+    t->first = job->next;
+    free(job);
+}
+
+void mqsync_retainer_free(struct mqsync_retainer *t)
+{
+    if (!t)
+        return;
+    while (t->first)
+        drop_first(t);
+    free(t);
+}
+
+bool mqsync_retain_compose(struct mqsync_plugin *p, struct mqsync_slice id, const struct mqsync_record *record)
+{
+    struct mqsync_buf *out = &p->scratch.record;
+    char time[MQSYNC_TIMESTAMP_LEN];
+
+    mqsync_buf_clear(out);
+    if (record->deleted)
+        return true;
+    mqsync_buf_add_str(out, "{\"id\":");
+    mqsync_json_add_string(out, id);
+    mqsync_buf_add_str(out, ",\"data\":");
+    mqsync_buf_add_slice(out, record->data);
+    mqsync_buf_add_str(out, ",\"version\":");
+    mqsync_buf_add_u64(out, record->version);
+    mqsync_buf_add_str(out, ",\"updatedAt\":\"");
+    mqsync_time_format(record->updated_ms, time);
+    mqsync_buf_add(out, time, sizeof(time));
+    mqsync_buf_add_str(out, "\"}");
+    return !out->failed;
+}
+
+void mqsync_retain_publish(struct mqsync_plugin *p, struct mqsync_slice collection, struct mqsync_slice id)
+{
+    struct mqsync_buf *topic = &p->scratch.topic;
+
+    mqsync_buf_clear(topic);
+    mqsync_buf_add(topic, p->prefix, p->prefix_n);
+    mqsync_buf_add_slice(topic, collection);
+    mqsync_buf_add_str(topic, "/rec/");
+    mqsync_buf_add_slice(topic, id);
+    mqsync_buf_add_char(topic, '\0');
+    if (topic->failed)
+        return;
+    /* publish_copy copies from its argument even when there is nothing to copy */
+    mosquitto_broker_publish_copy(NULL, topic->p, (int)p->scratch.record.n,
+                                  p->scratch.record.n ? p->scratch.record.p : "", RECORD_QOS, true, NULL);
+}
+
+struct starting {
+    struct mqsync_plugin *plugin;
+    const struct mqsync_config *before;
+};
+
+static bool is_retained(const struct mqsync_config *c, struct mqsync_slice name)
+{
+    const struct mqsync_collection_config *collection = c ? mqsync_config_collection(c, name) : NULL;
+    return collection && collection->retain;
+}
+
+static bool queue_collection(void *context, const struct mqsync_collection_stat *stat)
+{
+    struct starting *s = context;
+    bool now = is_retained(s->plugin->config, stat->name);
+
+    if (now == is_retained(s->before, stat->name) || stat->name.n > MQSYNC_MAX_COLLECTION)
+        return true;
+    struct job *job = calloc(1, sizeof(*job));
+    if (!job)
+        return false;
+    memcpy(job->collection, stat->name.p, stat->name.n);
+    job->clear = !now;
+    job->next = s->plugin->retainer->first;
+    s->plugin->retainer->first = job;
+    return true;
+}
+
+void mqsync_retain_start(struct mqsync_plugin *p, const struct mqsync_config *before)
+{
+    struct starting s = {p, before};
+    struct mqsync_view *view;
+    struct mqsync_error error;
+
+    while (p->retainer->first)
+        drop_first(p->retainer);
+    if (mqsync_view_newest(p->store, &view, &error) != MQSYNC_OK) {
+        mqsync_log(MQSYNC_LOG_ERROR, "MQS1015", "retained records are not brought up to date: %s", error.text);
+        return;
+    }
+    mqsync_view_collections(view, queue_collection, &s);
+    mqsync_view_close(view);
+}
+
+/* Publishes records from job->after on until the slice is over. Returns MQSYNC_RECORD_NOT_FOUND at the collection's end. */
+static enum mqsync_code walk_slice(struct mqsync_plugin *p, struct job *job, struct mqsync_walk *walk,
+                                   struct mqsync_error *ret_error)
+{
+    int64_t until = mqsync_monotonic_us() + SLICE_US;
+    struct mqsync_record *record = &p->scratch.stored;
+    struct mqsync_slice id, collection = mqsync_slice_str(job->collection);
+    size_t bytes = 0;
+
+    for (unsigned n = 0; n < SLICE_RECORDS && bytes < SLICE_BYTES && mqsync_monotonic_us() < until; n++) {
+        enum mqsync_code code = mqsync_walk_next(walk, &id, record, ret_error);
+        if (code != MQSYNC_OK)
+            return code;
+        if (id.n > MQSYNC_MAX_RECORD_ID || mqsync_slice_equal(id, mqsync_slice_str(job->after)))
+            continue;
+        if (job->clear)
+            mqsync_buf_clear(&p->scratch.record);
+        else if (!mqsync_retain_compose(p, id, record))
+            return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
+        mqsync_retain_publish(p, collection, id);
+        p->retainer->published++;
+        bytes += p->scratch.record.n;
+        memcpy(job->after, id.p, id.n);
+        job->after[id.n] = '\0';
+    }
+    return MQSYNC_OK;
+}
+
+void mqsync_retain_continue(struct mqsync_plugin *p)
+{
+    struct job *job = p->retainer->first;
+    struct mqsync_view *view;
+    struct mqsync_walk *walk = NULL;
+    struct mqsync_error error;
+    enum mqsync_code code;
+
+    if (!job || mqsync_monotonic_us() < p->retainer->next_us)
+        return;
+    code = mqsync_view_newest(p->store, &view, &error);
+    if (code == MQSYNC_OK) {
+        code = mqsync_walk_records(view, mqsync_slice_str(job->collection), mqsync_slice_str(job->after), &walk, &error);
+        if (code == MQSYNC_OK)
+            code = walk_slice(p, job, walk, &error);
+        mqsync_walk_close(walk);
+        mqsync_view_close(view);
+    }
+    p->retainer->next_us = mqsync_monotonic_us() + PAUSE_US;
+    if (code == MQSYNC_OK)
+        return;
+    if (code != MQSYNC_RECORD_NOT_FOUND)
+        mqsync_log(MQSYNC_LOG_ERROR, "MQS1015", "retained records of %s are not brought up to date: %s", job->collection,
+                   error.text);
+    drop_first(p->retainer);
+    if (!p->retainer->first) {
+        mqsync_log(MQSYNC_LOG_INFO, "MQS1012", "retained records are up to date (%" PRIu64 " published)",
+                   p->retainer->published);
+        p->retainer->published = 0;
+    }
+}
+
+bool mqsync_retain_busy(const struct mqsync_retainer *t)
+{
+    return t->first;
+}

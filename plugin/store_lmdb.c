@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The store's side that knows LMDB: environment, state, and what one record's rows are. */
+#include <errno.h>
+#include <stdio.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+
+#include "store_internal.h"
+
+/* Address space, not memory or disk: the file grows as it is written. */
+#define MAP_FIRST (sizeof(void *) > 4 ? (size_t)64 << (sizeof(void *) > 4 ? 30 : 0) : (size_t)512 << 20)
+#define MAP_LEAST ((size_t)64 << 20)
+#define MAX_READERS 510
+
+enum mqsync_code mqsync_lmdb_fail(struct mqsync_error *e, int rc, const char *doing, const char *dir)
+{
+    switch (rc) {
+    case MDB_INVALID:
+    case MDB_CORRUPTED:
+    case MDB_PAGE_NOTFOUND:
+    case MDB_PANIC:
+        return mqsync_fail(e, MQSYNC_SERVER_ERROR, "%s %s: the database is damaged (%s); restore a backup with mqsyncctl restore", doing,
+                           dir, mdb_strerror(rc));
+    case MDB_VERSION_MISMATCH:
+        return mqsync_fail(e, MQSYNC_SERVER_ERROR, "%s %s: written by a newer mqsync (or LMDB); install that version", doing, dir);
+    case MDB_READERS_FULL:
+        return mqsync_fail(e, MQSYNC_SERVER_ERROR, "%s %s: too many readers at once (%d)", doing, dir, MAX_READERS);
+    case EACCES:
+    case EPERM:
+    case EROFS:
+        return mqsync_fail(e, MQSYNC_SERVER_ERROR, "%s %s: %s; the user that runs this must own the directory and its files", doing,
+                           dir, mdb_strerror(rc));
+    case ENOENT:
+        return mqsync_fail(e, MQSYNC_SERVER_ERROR, "%s %s: there is no mqsync database here", doing, dir);
+    default:
+        return mqsync_fail(e, MQSYNC_SERVER_ERROR, "%s %s: %s", doing, dir, mdb_strerror(rc));
+    }
+}
+
+static size_t first_map_bytes(const char *dir, size_t asked)
+{
+    char name[4096];
+    struct stat st;
+    size_t map = asked ? asked : MAP_FIRST;
+    snprintf(name, sizeof name, "%s/data.mdb", dir);
+    if (stat(name, &st) == 0) {
+        while (map < (size_t)st.st_size * 2 && map < SIZE_MAX / 4)
+            map *= 2;
+    }
+    return map;
+}
+
+static int open_dbis(MDB_env *env, bool write, struct mqsync_dbis *d)
+{
+    const struct {
+        const char *name;
+        MDB_dbi *dbi;
+    } all[] = {{"meta", &d->meta},       {"collections", &d->collections}, {"records", &d->records},
+               {"changes", &d->changes}, {"graves", &d->graves},           {"floors", &d->floors}};
+    MDB_txn *txn;
+    int rc = write ? mdb_txn_begin(env, NULL, 0, &txn) : mqsync_lmdb_begin_read(env, &txn);
+    if (rc)
+        return rc;
+    for (size_t i = 0; i < sizeof all / sizeof *all && rc == 0; i++)
+        rc = mdb_dbi_open(txn, all[i].name, write ? MDB_CREATE : 0, all[i].dbi);
+    if (rc) {
+        mdb_txn_abort(txn);
+        return rc == MDB_NOTFOUND ? ENOENT : rc;
+    }
+    return mdb_txn_commit(txn);
+}
+
+static int open_env(const char *dir, bool write, size_t map_bytes, MDB_env **ret)
+{
+    MDB_env *env;
+    int rc = mdb_env_create(&env);
+    if (rc)
+        return rc;
+    rc = mdb_env_set_maxdbs(env, 6);
+    if (rc == 0)
+        rc = mdb_env_set_maxreaders(env, MAX_READERS);
+    if (rc == 0)
+        rc = mdb_env_set_mapsize(env, map_bytes);
+    /* NOTLS: a transaction belongs to its object, not to a thread. No WRITEMAP: a full disk is an error from pwrite, and a
+     * stray pointer in the broker cannot write into the database. */
+    if (rc == 0)
+        rc = mdb_env_open(env, dir, MDB_NOTLS | MDB_NORDAHEAD | (write ? 0 : MDB_RDONLY), 0640);
+    if (rc) {
+        mdb_env_close(env);
+        return rc;
+    }
+    *ret = env;
+    return 0;
+}
+
+enum mqsync_code mqsync_lmdb_open(const char *dir, bool write, size_t map_bytes, MDB_env **ret_env, struct mqsync_dbis *ret_dbis,
+                                  struct mqsync_error *ret_error)
+{
+    MDB_env *env = NULL;
+    size_t map = first_map_bytes(dir, map_bytes);
+    int rc;
+    while ((rc = open_env(dir, write, map, &env)) == ENOMEM && map > MAP_LEAST)
+        map /= 2; /* a limit on address space (ulimit -v) */
+    if (rc == 0 && (rc = open_dbis(env, write, ret_dbis)) != 0)
+        mdb_env_close(env);
+    if (rc)
+        return mqsync_lmdb_fail(ret_error, rc, "cannot open", dir);
+    int dead;
+    mdb_reader_check(env, &dead); /* slots of killed readers would keep pages from being used again */
+    *ret_env = env;
+    return MQSYNC_OK;
+}
+
+int mqsync_lmdb_begin_read(MDB_env *env, MDB_txn **ret)
+{
+    int rc = mdb_txn_begin(env, NULL, MDB_RDONLY, ret);
+    if (rc == MDB_MAP_RESIZED) {
+        rc = mdb_env_set_mapsize(env, 0);
+        if (rc == 0)
+            rc = mdb_txn_begin(env, NULL, MDB_RDONLY, ret);
+    }
+    return rc;
+}
+
+static MDB_val state_key(void)
+{
+    static char name[] = "state";
+    return (MDB_val){sizeof name - 1, name};
+}
+
+int mqsync_state_get(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_state *ret)
+{
+    MDB_val key = state_key(), value;
+    int rc = mdb_get(txn, d->meta, &key, &value);
+    if (rc)
+        return rc;
+    if (value.mv_size < 4)
+        return MDB_CORRUPTED;
+    uint32_t format;
+    memcpy(&format, value.mv_data, 4);
+    if (format > MQSYNC_STORE_FORMAT)
+        return MDB_VERSION_MISMATCH;
+    if (value.mv_size != sizeof *ret)
+        return MDB_CORRUPTED;
+    memcpy(ret, value.mv_data, sizeof *ret);
+    ret->boot_id[sizeof ret->boot_id - 1] = '\0';
+    return 0;
+}
+
+int mqsync_state_put(MDB_txn *txn, const struct mqsync_dbis *d, const struct mqsync_state *state)
+{
+    MDB_val key = state_key();
+    struct mqsync_state copy = *state;
+    MDB_val value = {sizeof copy, &copy};
+    return mdb_put(txn, d->meta, &key, &value, 0);
+}
+
+void mqsync_epoch_text(const unsigned char epoch[16], char out[33])
+{
+    for (int i = 0; i < 16; i++)
+        snprintf(out + 2 * i, 3, "%02x", epoch[i]);
+}
+
+enum mqsync_code mqsync_epoch_new(unsigned char epoch[16], struct mqsync_error *ret_error)
+{
+    if (getrandom(epoch, 16, 0) != 16)
+        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "cannot get random bytes for an epoch: %s", strerror(errno));
+    return MQSYNC_OK;
+}
+
+/* --- a record's rows ------------------------------------------------------------------------------------------------- */
+
+static void remove_row(MDB_txn *txn, MDB_dbi dbi, uint32_t cid, uint64_t seq, int *rc)
+{
+    unsigned char buffer[12];
+    MDB_val key = mqsync_seq_key(buffer, cid, seq);
+    if (*rc == 0)
+        *rc = mdb_del(txn, dbi, &key, NULL);
+    if (*rc == MDB_NOTFOUND)
+        *rc = MDB_CORRUPTED; /* the row that belongs to a record is not there */
+}
+
+/* Takes the rows of what the id had before out of the indexes and the counts. */
+static void unlink_old(MDB_txn *txn, const struct mqsync_dbis *d, MDB_cursor *records, struct mqsync_collection_row *row, MDB_val *key,
+                       int *rc)
+{
+    MDB_val old;
+    struct mqsync_record_head head;
+    int found = mdb_cursor_get(records, key, &old, MDB_SET);
+    if (found == MDB_NOTFOUND)
+        return;
+    if (found) {
+        *rc = found;
+        return;
+    }
+    if (mqsync_record_decode_head(mqsync_val_slice(&old), &head) != MQSYNC_OK) {
+        *rc = MDB_CORRUPTED;
+        return;
+    }
+    remove_row(txn, d->changes, row->cid, head.seq, rc);
+    if (head.deleted) {
+        remove_row(txn, d->graves, row->cid, head.seq, rc);
+        row->tombstones--;
+    } else {
+        row->records--;
+    }
+}
+
+static void put_grave(MDB_txn *txn, const struct mqsync_dbis *d, uint32_t cid, struct mqsync_slice id, struct mqsync_slice stored,
+                      int *rc)
+{
+    struct mqsync_record r;
+    unsigned char buffer[12], row[8 + MQSYNC_MAX_RECORD_ID];
+    if (mqsync_record_decode(stored, &r, NULL) != MQSYNC_OK) {
+        *rc = MDB_CORRUPTED;
+        return;
+    }
+    uint64_t be = htobe64((uint64_t)r.history[r.history_n - 1].arrived_ms);
+    memcpy(row, &be, 8);
+    memcpy(row + 8, id.p, id.n);
+    MDB_val key = mqsync_seq_key(buffer, cid, r.seq), value = {8 + id.n, row};
+    *rc = mdb_put(txn, d->graves, &key, &value, 0);
+}
+
+void mqsync_lmdb_put_record(MDB_txn *txn, const struct mqsync_dbis *d, MDB_cursor *records, struct mqsync_collection_row *row,
+                            struct mqsync_slice id, struct mqsync_slice stored, int *rc)
+{
+    if (*rc)
+        return;
+    struct mqsync_record_head head;
+    if (mqsync_record_decode_head(stored, &head) != MQSYNC_OK) {
+        *rc = MDB_CORRUPTED;
+        return;
+    }
+    unsigned char key_buffer[MQSYNC_KEY_MAX], seq_buffer[12];
+    MDB_val key = mqsync_record_key(key_buffer, row->cid, id);
+    unlink_old(txn, d, records, row, &key, rc);
+    MDB_val value = {stored.n, (void *)(uintptr_t)stored.p};
+    if (*rc == 0)
+        *rc = mdb_cursor_put(records, &key, &value, 0);
+    MDB_val seq_key = mqsync_seq_key(seq_buffer, row->cid, head.seq), seq_value = {id.n, (void *)(uintptr_t)id.p};
+    if (*rc == 0)
+        *rc = mdb_put(txn, d->changes, &seq_key, &seq_value, 0);
+    if (*rc == 0 && head.deleted)
+        put_grave(txn, d, row->cid, id, stored, rc);
+    if (head.deleted)
+        row->tombstones++;
+    else
+        row->records++;
+    if (head.seq > row->seq)
+        row->seq = head.seq;
+}
+
+/* --- forgetting tombstones --------------------------------------------------------------------------------------------- */
+
+/* Versions are never used again: what a forgotten id counted to goes into its bucket's floor. */
+static void raise_floor(MDB_txn *txn, const struct mqsync_dbis *d, uint32_t cid, struct mqsync_slice id, uint64_t version, int *rc)
+{
+    uint32_t bucket = htobe32(mqsync_floor_bucket(cid, id));
+    MDB_val key = {4, &bucket}, value;
+    uint64_t old = 0;
+    int found = mdb_get(txn, d->floors, &key, &value);
+    if (found == 0 && value.mv_size == 8)
+        memcpy(&old, value.mv_data, 8);
+    if (found != 0 && found != MDB_NOTFOUND) {
+        *rc = found;
+        return;
+    }
+    if (version <= old)
+        return;
+    value = (MDB_val){8, &version};
+    *rc = mdb_put(txn, d->floors, &key, &value, 0);
+}
+
+static void forget_one(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_collection_row *row, uint64_t seq,
+                       struct mqsync_slice id, int *rc)
+{
+    unsigned char buffer[MQSYNC_KEY_MAX];
+    MDB_val key = mqsync_record_key(buffer, row->cid, id), value;
+    struct mqsync_record_head head;
+    *rc = mdb_get(txn, d->records, &key, &value);
+    if (*rc == 0 && (mqsync_record_decode_head(mqsync_val_slice(&value), &head) != MQSYNC_OK || !head.deleted || head.seq != seq))
+        *rc = MDB_CORRUPTED;
+    if (*rc == 0)
+        raise_floor(txn, d, row->cid, id, head.version, rc);
+    if (*rc == 0)
+        *rc = mdb_del(txn, d->records, &key, NULL);
+    remove_row(txn, d->changes, row->cid, seq, rc);
+    remove_row(txn, d->graves, row->cid, seq, rc);
+    row->tombstones--;
+    if (seq > row->oldest_seq)
+        row->oldest_seq = seq;
+}
+
+unsigned mqsync_lmdb_forget(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_collection_row *row, int64_t cutoff_ms,
+                            unsigned max, int *rc)
+{
+    unsigned n = 0;
+    while (*rc == 0 && n < max && row->tombstones > 0) {
+        MDB_cursor *cursor;
+        unsigned char buffer[12];
+        MDB_val key = mqsync_seq_key(buffer, row->cid, 0), value;
+        *rc = mdb_cursor_open(txn, d->graves, &cursor);
+        if (*rc)
+            break;
+        int found = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+        char id[MQSYNC_MAX_RECORD_ID];
+        uint64_t be = 0, seq = 0;
+        size_t id_n = 0;
+        bool due = false;
+        if (found == 0 && mqsync_key_cid(&key) == row->cid && value.mv_size > 8 && value.mv_size <= 8 + sizeof id) {
+            memcpy(&be, value.mv_data, 8);
+            id_n = value.mv_size - 8;
+            memcpy(id, (const char *)value.mv_data + 8, id_n);
+            seq = mqsync_key_seq(&key);
+            due = (int64_t)be64toh(be) < cutoff_ms;
+        }
+        mdb_cursor_close(cursor);
+        if (!due)
+            break;
+        forget_one(txn, d, row, seq, (struct mqsync_slice){id, id_n}, rc);
+        n++;
+    }
+    return n;
+}

@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The store's two threads: the mover, which brings what the tables hold into LMDB, and the syncer, which has the log
+ * written to the disk. Neither holds the lock while it waits for the disk. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "store_internal.h"
+
+#define MOVE_AFTER_MS 1000      /* the oldest entry of a table waits this long at most */
+#define RETRY_MS 1000           /* after a failure */
+#define FORGET_EVERY_MS 60000   /* looks for old tombstones */
+#define FORGET_AGAIN_MS 100     /* when there were more than a slice */
+#define FORGET_SLICE 256
+#define DAY_MS ((int64_t)24 * 60 * 60 * 1000)
+
+/* --- one move --------------------------------------------------------------------------------------------------------- */
+
+/* A collection that this move touches; what the writer's copy is to know afterwards. */
+struct touched {
+    struct mqsync_collection *collection;
+    uint64_t tombstones, oldest_seq;
+};
+
+struct move {
+    struct mqsync_store *s;
+    MDB_txn *txn;
+    struct mqsync_entry **entries;
+    size_t entries_n;
+    struct mqsync_collection **collections; /* all there are now, by cid; some NULL */
+    size_t collections_n;                   /* the next cid */
+    struct touched *touched;
+    size_t touched_n;
+    unsigned created, forgotten;
+    int rc; /* sticky */
+};
+
+static void collect(struct move *m, const struct mqsync_table *table)
+{
+    struct mqsync_store *s = m->s;
+    if (table && table->n > 0) {
+        m->entries = malloc(table->n * sizeof(struct mqsync_entry *));
+        if (!m->entries) {
+            m->rc = ENOMEM;
+            return;
+        }
+        for (size_t i = 0; i < table->slots_n; i++) {
+            if (table->slots[i])
+                m->entries[m->entries_n++] = table->slots[i];
+        }
+        qsort(m->entries, m->entries_n, sizeof(struct mqsync_entry *), mqsync_entry_by_id);
+    }
+    pthread_mutex_lock(&s->lock);
+    m->collections_n = s->next_cid < s->collections.by_cid_n ? s->next_cid : s->collections.by_cid_n;
+    m->collections = malloc((m->collections_n + 1) * sizeof(struct mqsync_collection *));
+    m->touched = malloc((m->collections_n + 1) * sizeof(struct touched));
+    if (m->collections && m->touched && m->collections_n)
+        memcpy(m->collections, s->collections.by_cid, m->collections_n * sizeof(struct mqsync_collection *));
+    else if (!m->collections || !m->touched)
+        m->rc = ENOMEM;
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void get_row(struct move *m, const struct mqsync_collection *c, struct mqsync_collection_row *row)
+{
+    *row = (struct mqsync_collection_row){.cid = c->cid};
+    MDB_val key = {c->name_n, (void *)(uintptr_t)c->name}, value;
+    int rc = mdb_get(m->txn, m->s->dbis.collections, &key, &value);
+    if (rc == 0 && value.mv_size == sizeof *row)
+        memcpy(row, value.mv_data, sizeof *row);
+    else if (rc != MDB_NOTFOUND)
+        m->rc = rc ? rc : MDB_CORRUPTED;
+}
+
+static void put_row(struct move *m, struct mqsync_collection *c, const struct mqsync_collection_row *row)
+{
+    struct mqsync_collection_row copy = *row;
+    MDB_val key = {c->name_n, (void *)(uintptr_t)c->name}, value = {sizeof copy, &copy};
+    if (m->rc == 0)
+        m->rc = mdb_put(m->txn, m->s->dbis.collections, &key, &value, 0);
+    m->touched[m->touched_n++] = (struct touched){c, row->tombstones, row->oldest_seq};
+}
+
+/* The entries of one collection, from *at on; then its tombstones that are old enough. */
+static void move_collection(struct move *m, struct mqsync_collection *c, MDB_cursor *records, size_t *at, int64_t cutoff_ms)
+{
+    struct mqsync_collection_row row;
+    bool due = m->forgotten < FORGET_SLICE && c->tombstones > 0;
+    if (!(*at < m->entries_n && m->entries[*at]->cid == c->cid) && !c->unapplied && !due)
+        return;
+    get_row(m, c, &row);
+    m->created += c->unapplied;
+    for (; *at < m->entries_n && m->entries[*at]->cid == c->cid; ++*at)
+        mqsync_lmdb_put_record(m->txn, &m->s->dbis, records, &row, mqsync_entry_id(m->entries[*at]),
+                               mqsync_entry_value(m->entries[*at]), &m->rc);
+    m->forgotten += mqsync_lmdb_forget(m->txn, &m->s->dbis, &row, cutoff_ms, FORGET_SLICE - m->forgotten, &m->rc);
+    put_row(m, c, &row);
+}
+
+static void move_all(struct move *m, uint64_t segment)
+{
+    struct mqsync_store *s = m->s;
+    MDB_cursor *records;
+    m->rc = mdb_cursor_open(m->txn, s->dbis.records, &records);
+    if (m->rc)
+        return;
+    int64_t cutoff_ms = mqsync_time_now() - (int64_t)s->o.tombstone_days * DAY_MS;
+    size_t at = 0;
+    for (size_t cid = 0; cid < m->collections_n && m->rc == 0; cid++) {
+        if (m->collections[cid])
+            move_collection(m, m->collections[cid], records, &at, cutoff_ms);
+    }
+    mdb_cursor_close(records);
+    struct mqsync_state state = s->state;
+    state.applied = segment;
+    if (m->collections_n > state.next_cid)
+        state.next_cid = (uint32_t)m->collections_n;
+    state.power = state.power || s->o.durability == MQSYNC_DURABILITY_POWER;
+    if (m->rc == 0 && m->entries_n == 0 && m->created == 0 && m->forgotten == 0)
+        return; /* nothing to write: an idle broker does not wake its disk */
+    if (m->rc == 0)
+        m->rc = mqsync_state_put(m->txn, &s->dbis, &state);
+    if (m->rc == 0) {
+        m->rc = mdb_txn_commit(m->txn);
+        m->txn = NULL;
+    }
+    if (m->rc == 0)
+        s->state = state;
+}
+
+int mqsync_store_move(struct mqsync_store *s, const struct mqsync_table *table, uint64_t segment, unsigned *ret_forgotten)
+{
+    struct move m = {.s = s};
+    collect(&m, table);
+    if (m.rc == 0)
+        m.rc = mdb_txn_begin(s->env, NULL, 0, &m.txn);
+    if (m.rc == 0)
+        move_all(&m, segment);
+    if (m.txn)
+        mdb_txn_abort(m.txn);
+    pthread_mutex_lock(&s->lock);
+    for (size_t i = 0; i < m.touched_n && m.rc == 0; i++) {
+        struct mqsync_collection *c = m.touched[i].collection;
+        c->unapplied = false;
+        __atomic_store_n(&c->tombstones, m.touched[i].tombstones, __ATOMIC_RELAXED);
+        __atomic_store_n(&c->oldest_seq, m.touched[i].oldest_seq, __ATOMIC_RELAXED);
+    }
+    pthread_mutex_unlock(&s->lock);
+    free(m.entries);
+    free(m.collections);
+    free(m.touched);
+    if (ret_forgotten)
+        *ret_forgotten = m.forgotten;
+    return m.rc;
+}
+
+/* --- the mover -------------------------------------------------------------------------------------------------------- */
+
+static void wait_ms(struct mqsync_store *s, pthread_cond_t *cond, int64_t ms)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_sec += ms / 1000;
+    t.tv_nsec += ms % 1000 * 1000000;
+    if (t.tv_nsec >= 1000000000) {
+        t.tv_sec++;
+        t.tv_nsec -= 1000000000;
+    }
+    pthread_cond_timedwait(cond, &s->lock, &t);
+}
+
+/* The active table becomes the frozen one, its log segment ends. The lock is held. */
+static enum mqsync_code freeze(struct mqsync_store *s, struct mqsync_error *ret_error)
+{
+    struct mqsync_table *fresh = mqsync_table_alloc();
+    if (!fresh)
+        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
+    uint64_t end = s->log.end;
+    enum mqsync_code code = mqsync_log_start(&s->log, s->epoch_bytes, s->log.segment + 1, end, ret_error);
+    if (code) {
+        mqsync_table_free(fresh);
+        return code;
+    }
+    s->frozen = s->active;
+    s->frozen_end = end;
+    s->active = fresh;
+    return MQSYNC_OK;
+}
+
+static void failed(struct mqsync_store *s, const char *text, int64_t *logged_ms)
+{
+    int64_t now = mqsync_monotonic_ms();
+    s->failing = true;
+    if (*logged_ms && now - *logged_ms < 10000)
+        return;
+    *logged_ms = now;
+    mqsync_store_log(s, MQSYNC_LOG_ERROR, "MQS2005",
+                     "cannot move changes into %s/data.mdb: %s; they are safe in the log, but once %zu MiB wait there, writes are refused", s->dir, text,
+                     s->o.log_limit >> 20);
+}
+
+/* Freezes what there is (unless an earlier attempt did) and moves it. The lock is held on entry and exit, not during the
+ * move. Returns the number of tombstones forgotten. */
+static unsigned move_now(struct mqsync_store *s, int64_t *logged_ms)
+{
+    struct mqsync_error error;
+    unsigned forgotten = 0;
+    s->retry_now = false;
+    if (!s->frozen && s->active->n > 0 && freeze(s, &error) != MQSYNC_OK) {
+        failed(s, error.text, logged_ms);
+        return 0;
+    }
+    struct mqsync_table *table = s->frozen;
+    uint64_t segment = table ? s->log.segment - 1 : s->state.applied;
+    pthread_mutex_unlock(&s->lock);
+    int rc = mqsync_store_move(s, table, segment, &forgotten);
+    pthread_mutex_lock(&s->lock);
+    if (rc) {
+        if (rc == MDB_MAP_FULL) {
+            MDB_envinfo info;
+            mdb_env_info(s->env, &info);
+            s->want_map_bytes = info.me_mapsize * 2;
+        }
+        failed(s, mdb_strerror(rc), logged_ms);
+        return 0;
+    }
+    if (s->failing)
+        mqsync_store_log(s, MQSYNC_LOG_INFO, "MQS2006", "changes reach %s/data.mdb again", s->dir);
+    s->failing = false;
+    s->moves++;
+    if (table) {
+        s->applied = segment;
+        s->frozen = NULL;
+        s->frozen_end = 0;
+        table->next = s->retired;
+        s->retired = table;
+    }
+    s->flush = s->flush && s->active->n > 0;
+    pthread_cond_broadcast(&s->moved);
+    return forgotten;
+}
+
+/* Milliseconds until a move is due; 0: now. The lock is held. */
+static int64_t move_due(const struct mqsync_store *s, int64_t retry_ms, int64_t forget_ms)
+{
+    int64_t now = mqsync_monotonic_ms();
+    int64_t due = forget_ms;
+    if (s->failing && !s->retry_now)
+        due = retry_ms;
+    else if (s->frozen || (s->active->n > 0 && (s->flush || s->log.end >= s->o.batch_bytes)))
+        due = now;
+    else if (s->active->n > 0 && s->active_since_ms + MOVE_AFTER_MS < due)
+        due = s->active_since_ms + MOVE_AFTER_MS;
+    return due > now ? due - now : 0;
+}
+
+static void free_garbage(struct mqsync_store *s)
+{
+    struct mqsync_table *t = s->garbage;
+    s->garbage = NULL;
+    pthread_mutex_unlock(&s->lock);
+    while (t) {
+        struct mqsync_table *next = t->next;
+        mqsync_table_free(t);
+        t = next;
+    }
+    pthread_mutex_lock(&s->lock);
+}
+
+void *mqsync_store_mover(void *store)
+{
+    struct mqsync_store *s = store;
+    int64_t logged_ms = 0, retry_ms = 0, forget_ms = mqsync_monotonic_ms();
+    pthread_mutex_lock(&s->lock);
+    while (!s->stop) {
+        if (s->garbage)
+            free_garbage(s);
+        int64_t wait = move_due(s, retry_ms, forget_ms);
+        if (wait > 0) {
+            wait_ms(s, &s->wake_mover, wait);
+            continue;
+        }
+        unsigned forgotten = move_now(s, &logged_ms);
+        int64_t now = mqsync_monotonic_ms();
+        retry_ms = now + RETRY_MS;
+        if (forgotten == FORGET_SLICE)
+            forget_ms = now + FORGET_AGAIN_MS;
+        else if (forget_ms <= now)
+            forget_ms = now + FORGET_EVERY_MS;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+bool mqsync_store_settle(struct mqsync_store *s, unsigned timeout_ms)
+{
+    pthread_mutex_lock(&s->lock);
+    uint64_t target = s->active->n > 0 ? s->log.segment : s->frozen ? s->log.segment - 1 : s->applied;
+    int64_t deadline = mqsync_monotonic_ms() + timeout_ms;
+    for (;;) {
+        int64_t left = deadline - mqsync_monotonic_ms();
+        if (s->applied >= target || s->stop || left <= 0)
+            break;
+        s->flush = true;
+        pthread_cond_signal(&s->wake_mover);
+        wait_ms(s, &s->moved, left);
+    }
+    bool done = s->applied >= target;
+    pthread_mutex_unlock(&s->lock);
+    return done;
+}
+
+/* --- the syncer ------------------------------------------------------------------------------------------------------- */
+
+/* Has the log's open segments written to the disk. The lock is not held. */
+static bool sync_log(struct mqsync_store *s, uint64_t from, uint64_t to)
+{
+    bool ok = true;
+    for (uint64_t segment = from; segment <= to; segment++)
+        ok = fdatasync(mqsync_log_fd(&s->log, segment)) == 0 && ok;
+    return ok;
+}
+
+void *mqsync_store_syncer(void *store)
+{
+    struct mqsync_store *s = store;
+    bool failed_before = false;
+    pthread_mutex_lock(&s->lock);
+    while (!s->stop) {
+        int64_t due = s->dirty_since_ms ? s->dirty_since_ms + s->o.sync_interval_ms - mqsync_monotonic_ms() : 60000;
+        if (due > 0) {
+            wait_ms(s, &s->wake_syncer, due);
+            continue;
+        }
+        int64_t dirty_since = s->dirty_since_ms;
+        uint64_t to = s->log.segment;
+        /* what LMDB has is on the disk already; at most two segments are not there yet */
+        uint64_t from = s->synced_segment > s->applied ? s->synced_segment : s->applied + 1;
+        s->dirty_since_ms = 0;
+        pthread_mutex_unlock(&s->lock);
+        bool ok = sync_log(s, from < to ? from : to, to);
+        int why = errno;
+        pthread_mutex_lock(&s->lock);
+        if (ok) {
+            s->synced_segment = to;
+            failed_before = false;
+            continue;
+        }
+        if (!failed_before)
+            mqsync_store_log(s, MQSYNC_LOG_ERROR, "MQS2007",
+                             "the disk under %s does not take the log: %s; a power cut now loses more than the sync interval", s->dir,
+                             strerror(why));
+        failed_before = true;
+        s->dirty_since_ms = dirty_since;
+        s->flush = true; /* LMDB writes the changes elsewhere: better odds than the pages the kernel has given up */
+        pthread_cond_signal(&s->wake_mover);
+        wait_ms(s, &s->wake_syncer, RETRY_MS);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return NULL;
+}

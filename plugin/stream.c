@@ -1,0 +1,513 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "stream.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+
+#include "answer.h"
+#include "log.h"
+#include "snapshot.h"
+
+enum {
+    ACTIVE_MAX = 8,
+    WAITING_MAX = 1024,
+    CLIENT_MAX = 32,
+    AHEAD_PAGES = 16,
+    AHEAD_BYTES = 4 << 20,
+    SETTLE_MS = 10000,
+};
+
+/* How much is done on the broker's thread. The second row is for a broker that never ticks, where what is not sent at once
+ * has to wait until somebody sends a message. */
+static const struct limits {
+    uint64_t entries; /* of an answer in the callback */
+    uint64_t walked;  /* tombstones passed over included */
+    size_t bytes;
+    unsigned window_pages; /* of one answer in WINDOW_US */
+    int64_t send_us;       /* in one call */
+} limits_of[] = {
+    {128, 1024, 512 << 10, 16, 4000},
+    {8192, 16384, 4 << 20, 64, 10000},
+};
+enum { WINDOW_US = 100000 };
+
+struct item {
+    struct item *next;
+    size_t n;
+    char bytes[];
+};
+
+struct stream {
+    struct stream *next; /* of those that wait */
+    struct mqsync_address to;
+    struct mqsync_snapshot_query query;
+    bool subscribed; /* the first message is `subscribed` */
+    /* the preparing thread's, until closed */
+    bool open;
+    struct mqsync_snapshot snapshot;
+    /* under the lock, once queued */
+    struct item *first, *last;
+    unsigned ready;
+    size_t ready_bytes;
+    bool cancelled, closed;
+    /* the broker's thread's */
+    int64_t window_us;
+    unsigned window_sent;
+};
+
+struct mqsync_streams {
+    struct mqsync_store *store;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    pthread_t thread;
+    bool started, stop, warned;
+    unsigned count;      /* broker's thread: waiting and active */
+    unsigned next_first; /* broker's thread: whose turn it is to be the first to send */
+    unsigned waiting_n, active_n;
+    struct stream *waiting, *waiting_last;
+    struct stream *active[ACTIVE_MAX];
+};
+
+/* --- one stream ----------------------------------------------------------------------------------------------------- */
+
+static void drop_items(struct stream *st)
+{
+    while (st->first) {
+        struct item *item = st->first;
+        st->first = item->next;
+        free(item);
+    }
+    st->last = NULL;
+    st->ready = 0;
+    st->ready_bytes = 0;
+}
+
+static void stream_free(struct stream *st)
+{
+    mqsync_snapshot_close(&st->snapshot);
+    drop_items(st);
+    mqsync_address_free(&st->to);
+    free(st);
+}
+
+static struct stream *stream_alloc(struct mqsync_plugin *p, const struct mqsync_request *r)
+{
+    const struct mqsync_message *m = &r->message;
+    struct mqsync_slice epoch = mqsync_slice_str(mqsync_store_epoch(p->store));
+    struct stream *st = calloc(1, sizeof(*st));
+
+    if (!st || !mqsync_address_copy(p, r, &st->to)) {
+        free(st);
+        return NULL;
+    }
+    memcpy(st->query.collection, m->collection.p, m->collection.n);
+    st->query.has_since = m->has_since && (m->epoch.n == 0 || mqsync_slice_equal(m->epoch, epoch));
+    st->query.since = m->since;
+    st->query.limit = m->has_limit ? m->limit : UINT64_MAX;
+    st->query.page_always = m->type == MQSYNC_TYPE_SYNC || m->has_since;
+    st->subscribed = m->type == MQSYNC_TYPE_SUBSCRIBE;
+    return st;
+}
+
+static struct item *item_of(const struct mqsync_buf *message)
+{
+    struct item *item = message->failed ? NULL : malloc(sizeof(*item) + message->n);
+
+    if (!item)
+        return NULL;
+    item->next = NULL;
+    item->n = message->n;
+    memcpy(item->bytes, message->p, message->n);
+    return item;
+}
+
+static void append(struct stream *st, struct item *item)
+{
+    if (st->last)
+        st->last->next = item;
+    else
+        st->first = item;
+    st->last = item;
+    st->ready++;
+    st->ready_bytes += item->n;
+}
+
+static enum mqsync_code make_subscribed(struct stream *st, struct item **ret, struct mqsync_error *ret_error)
+{
+    const struct mqsync_snapshot *s = &st->snapshot;
+    struct mqsync_buf message = {0};
+
+    mqsync_subscribed_encode(&message, mqsync_slice_str(st->query.collection), s->records, s->seq,
+                             mqsync_slice_str(mqsync_view_epoch(s->view)));
+    *ret = item_of(&message);
+    mqsync_buf_free(&message);
+    return *ret ? MQSYNC_OK : mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
+}
+
+/* The stream's next message, of an open snapshot; *ret NULL when there is none left. */
+static enum mqsync_code next_item(struct stream *st, struct item **ret, struct mqsync_error *ret_error)
+{
+    enum mqsync_code code;
+
+    *ret = NULL;
+    if (st->subscribed) {
+        code = make_subscribed(st, ret, ret_error);
+        st->subscribed = false;
+        return code;
+    }
+    if (st->snapshot.done)
+        return MQSYNC_OK;
+    code = mqsync_snapshot_page(&st->snapshot, ret_error);
+    if (code != MQSYNC_OK)
+        return code;
+    *ret = item_of(&st->snapshot.page.out);
+    return *ret ? MQSYNC_OK : mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
+}
+
+/* --- the preparing thread: never calls the broker ------------------------------------------------------------------- */
+
+static struct item *error_item(const struct stream *st, const struct mqsync_error *error)
+{
+    struct mqsync_buf message = {0};
+    struct item *item;
+
+    mqsync_error_encode(&message, error, mqsync_slice_str(st->query.collection), (struct mqsync_slice){0},
+                        (struct mqsync_slice){0}, false, 0);
+    item = item_of(&message);
+    mqsync_buf_free(&message);
+    return item;
+}
+
+/* Prepares one more message. Returns it, or NULL at the end, when the stream's snapshot is closed. */
+static struct item *prepare(struct mqsync_streams *s, struct stream *st)
+{
+    struct mqsync_error error = {0};
+    struct mqsync_view *view;
+    struct item *item = NULL;
+    enum mqsync_code code = MQSYNC_OK;
+
+    if (!st->open) {
+        code = mqsync_view_settled(s->store, SETTLE_MS, &view, &error);
+        if (code == MQSYNC_OK)
+            code = mqsync_snapshot_open(&st->snapshot, view, &st->query, UINT64_MAX, &error);
+        st->open = true;
+    }
+    if (code == MQSYNC_OK)
+        code = next_item(st, &item, &error);
+    if (code != MQSYNC_OK) {
+        mqsync_log(MQSYNC_LOG_ERROR, "MQS1016", "an answer about %s was broken off: %s", st->query.collection, error.text);
+        item = error_item(st, &error);
+        st->snapshot.done = true;
+        st->subscribed = false;
+        mqsync_snapshot_close(&st->snapshot);
+    } else if (!item) {
+        mqsync_snapshot_close(&st->snapshot);
+    }
+    return item;
+}
+
+static struct stream *pick(struct mqsync_streams *s, unsigned *turn)
+{
+    while (s->active_n < ACTIVE_MAX && s->waiting) {
+        struct stream *st = s->waiting;
+        s->waiting = st->next;
+        if (!s->waiting)
+            s->waiting_last = NULL;
+        s->waiting_n--;
+        s->active[s->active_n++] = st;
+    }
+    for (unsigned i = 0; i < s->active_n; i++) {
+        struct stream *st = s->active[(*turn + i) % s->active_n];
+        if (!st->closed && (st->cancelled || (st->ready < AHEAD_PAGES && st->ready_bytes < AHEAD_BYTES))) {
+            *turn = (*turn + i + 1) % s->active_n;
+            return st;
+        }
+    }
+    return NULL;
+}
+
+static void *prepare_all(void *argument)
+{
+    struct mqsync_streams *s = argument;
+    unsigned turn = 0;
+
+    pthread_mutex_lock(&s->lock);
+    while (!s->stop) {
+        struct stream *st = pick(s, &turn);
+        struct item *item = NULL;
+        if (!st) {
+            pthread_cond_wait(&s->wake, &s->lock);
+            continue;
+        }
+        if (st->cancelled) {
+            mqsync_snapshot_close(&st->snapshot);
+            st->closed = true;
+            continue;
+        }
+        pthread_mutex_unlock(&s->lock);
+        item = prepare(s, st);
+        pthread_mutex_lock(&s->lock);
+        st->closed = !item;
+        if (item && st->cancelled)
+            free(item);
+        else if (item)
+            append(st, item);
+    }
+    for (unsigned i = 0; i < s->active_n; i++)
+        mqsync_snapshot_close(&s->active[i]->snapshot);
+    pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+/* With every signal blocked: they are for the broker's thread. */
+static bool start_thread(struct mqsync_streams *s)
+{
+    sigset_t all, before;
+
+    if (s->started)
+        return true;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    s->started = pthread_create(&s->thread, NULL, prepare_all, s) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return s->started;
+}
+
+/* --- the broker's thread ---------------------------------------------------------------------------------------------- */
+
+struct mqsync_streams *mqsync_streams_alloc(struct mqsync_store *store)
+{
+    struct mqsync_streams *s = calloc(1, sizeof(*s));
+
+    if (!s)
+        return NULL;
+    s->store = store;
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->wake, NULL);
+    return s;
+}
+
+void mqsync_streams_free(struct mqsync_streams *s)
+{
+    if (!s)
+        return;
+    pthread_mutex_lock(&s->lock);
+    s->stop = true;
+    pthread_cond_signal(&s->wake);
+    pthread_mutex_unlock(&s->lock);
+    if (s->started)
+        pthread_join(s->thread, NULL);
+    for (unsigned i = 0; i < s->active_n; i++)
+        stream_free(s->active[i]);
+    while (s->waiting) {
+        struct stream *st = s->waiting;
+        s->waiting = st->next;
+        stream_free(st);
+    }
+    pthread_cond_destroy(&s->wake);
+    pthread_mutex_destroy(&s->lock);
+    free(s);
+}
+
+unsigned mqsync_streams_count(const struct mqsync_streams *s)
+{
+    return s->count;
+}
+
+/* Makes the whole answer on the broker's thread when that is little work: *ret_done. Otherwise st is as it was. */
+static enum mqsync_code make_at_once(struct mqsync_plugin *p, struct stream *st, const struct limits *limits,
+                                     bool *ret_done, struct mqsync_error *ret_error)
+{
+    struct mqsync_snapshot *s = &st->snapshot;
+    bool subscribed = st->subscribed;
+    struct mqsync_view *view;
+    struct item *item = NULL;
+    enum mqsync_code code;
+
+    *ret_done = false;
+    code = mqsync_view_newest(p->store, &view, ret_error);
+    if (code != MQSYNC_OK)
+        return code;
+    code = mqsync_snapshot_open(s, view, &st->query, limits->entries + 1, ret_error);
+    while (code == MQSYNC_OK && s->total <= limits->entries && s->walked <= limits->walked &&
+           st->ready_bytes <= limits->bytes) {
+        code = next_item(st, &item, ret_error);
+        if (code != MQSYNC_OK)
+            break;
+        *ret_done = !item;
+        if (!item)
+            break;
+        append(st, item);
+    }
+    mqsync_snapshot_close(s);
+    if (!*ret_done) {
+        drop_items(st);
+        st->subscribed = subscribed;
+        *s = (struct mqsync_snapshot){0};
+    }
+    return code;
+}
+
+static unsigned waiting_of(const struct mqsync_streams *s, const char *client_id)
+{
+    unsigned n = 0;
+    for (const struct stream *st = s->waiting; st; st = st->next)
+        n += strcmp(st->to.client_id, client_id) == 0;
+    return n;
+}
+
+static enum mqsync_code make_later(struct mqsync_streams *s, struct stream *st, struct mqsync_error *ret_error)
+{
+    if (!start_thread(s))
+        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "the broker's host gives out no more threads");
+    pthread_mutex_lock(&s->lock);
+    bool room = s->waiting_n < WAITING_MAX && waiting_of(s, st->to.client_id) < CLIENT_MAX;
+    if (room) {
+        if (s->waiting_last)
+            s->waiting_last->next = st;
+        else
+            s->waiting = st;
+        s->waiting_last = st;
+        s->waiting_n++;
+        s->count++;
+        pthread_cond_signal(&s->wake);
+    }
+    pthread_mutex_unlock(&s->lock);
+    if (!room)
+        return mqsync_fail(ret_error, MQSYNC_RATE_LIMIT_EXCEEDED, "too many long answers are waiting; ask again later");
+    return MQSYNC_OK;
+}
+
+static void warn_without_ticks(struct mqsync_streams *s)
+{
+    if (s->warned)
+        return;
+    s->warned = true;
+    mqsync_log(MQSYNC_LOG_WARNING, "MQS1010",
+               "this broker does not call its plugins regularly (2.0.11 with per_listener_settings does not): long "
+               "answers move on only while messages arrive");
+}
+
+enum mqsync_code mqsync_stream_answer(struct mqsync_plugin *p, const struct mqsync_request *r,
+                                      struct mqsync_error *ret_error)
+{
+    bool ticks = mqsync_plugin_ticks(p, mqsync_monotonic_us());
+    struct stream *st = r->client_id ? stream_alloc(p, r) : NULL;
+    enum mqsync_code code;
+    bool done;
+
+    if (!r->client_id)
+        return MQSYNC_OK;
+    if (!st)
+        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
+    code = make_at_once(p, st, &limits_of[!ticks], &done, ret_error);
+    if (code == MQSYNC_OK && !done) {
+        code = make_later(p->streams, st, ret_error);
+        if (code == MQSYNC_OK && !ticks)
+            warn_without_ticks(p->streams);
+        if (code == MQSYNC_OK)
+            return MQSYNC_OK;
+    }
+    if (code == MQSYNC_OK)
+        for (const struct item *item = st->first; item; item = item->next)
+            mqsync_address_send(&st->to, (struct mqsync_slice){item->bytes, item->n});
+    stream_free(st);
+    return code;
+}
+
+static bool concerns(const struct stream *st, const char *client_id, struct mqsync_slice collection)
+{
+    return strcmp(st->to.client_id, client_id) == 0 &&
+           (collection.n == 0 || mqsync_slice_equal(collection, mqsync_slice_str(st->query.collection)));
+}
+
+void mqsync_streams_cancel(struct mqsync_streams *s, const char *client_id, struct mqsync_slice collection)
+{
+    if (s->count == 0)
+        return;
+    pthread_mutex_lock(&s->lock);
+    struct stream **at = &s->waiting;
+    s->waiting_last = NULL;
+    while (*at) {
+        struct stream *st = *at;
+        if (concerns(st, client_id, collection)) {
+            *at = st->next;
+            stream_free(st);
+            s->waiting_n--;
+            s->count--;
+        } else {
+            s->waiting_last = st;
+            at = &st->next;
+        }
+    }
+    for (unsigned i = 0; i < s->active_n; i++) {
+        if (!concerns(s->active[i], client_id, collection))
+            continue;
+        s->active[i]->cancelled = true;
+        drop_items(s->active[i]);
+    }
+    pthread_cond_signal(&s->wake);
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* Sends one stream's messages until its window or the time is used up; returns how many. Called and returns with the lock held. */
+static unsigned send_stream(struct mqsync_streams *s, struct stream *st, const struct limits *limits, int64_t until)
+{
+    int64_t now = mqsync_monotonic_us();
+    unsigned sent = 0;
+
+    if (now - st->window_us >= WINDOW_US) {
+        st->window_us = now;
+        st->window_sent = 0;
+    }
+    while (st->first && st->window_sent < limits->window_pages && mqsync_monotonic_us() < until) {
+        struct item *item = st->first;
+        st->first = item->next;
+        if (!st->first)
+            st->last = NULL;
+        st->ready--;
+        st->ready_bytes -= item->n;
+        st->window_sent++;
+        sent++;
+        pthread_mutex_unlock(&s->lock);
+        mqsync_address_send(&st->to, (struct mqsync_slice){item->bytes, item->n});
+        free(item);
+        pthread_mutex_lock(&s->lock);
+    }
+    return sent;
+}
+
+static void remove_finished(struct mqsync_streams *s)
+{
+    unsigned kept = 0;
+    for (unsigned i = 0; i < s->active_n; i++) {
+        struct stream *st = s->active[i];
+        if (st->closed && !st->first) {
+            stream_free(st);
+            s->count--;
+        } else {
+            s->active[kept++] = st;
+        }
+    }
+    s->active_n = kept;
+}
+
+void mqsync_streams_send(struct mqsync_plugin *p)
+{
+    struct mqsync_streams *s = p->streams;
+    if (s->count == 0)
+        return;
+
+    int64_t now = mqsync_monotonic_us();
+    const struct limits *limits = &limits_of[!mqsync_plugin_ticks(p, now)];
+    pthread_mutex_lock(&s->lock);
+    unsigned n = s->active_n, sent = 0;
+    for (unsigned i = 0; i < n; i++)
+        sent += send_stream(s, s->active[(s->next_first + i) % n], limits, now + limits->send_us);
+    s->next_first++;
+    remove_finished(s);
+    if (sent || s->active_n < n)
+        pthread_cond_signal(&s->wake);
+    pthread_mutex_unlock(&s->lock);
+}

@@ -1,0 +1,471 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <check.h>
+#include <ftw.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "store.h"
+
+static char dir[256];
+static struct mqsync_error error;
+static struct mqsync_store_options options;
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st, (void)type, (void)ftw;
+    return remove(path);
+}
+
+static void setup(void)
+{
+    const char *tmp = getenv("TMPDIR");
+    snprintf(dir, sizeof dir, "%s/mqsync-test-XXXXXX", tmp ? tmp : "/tmp");
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    options = (struct mqsync_store_options){.dir = dir, .tombstone_days = 30, .sync_interval_ms = 20, .boot_id = "boot-1"};
+}
+
+static void teardown(void)
+{
+    nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+#define OK(call) ck_assert_msg((call) == MQSYNC_OK, "%s: %s", #call, error.text)
+
+static struct mqsync_store *open_store(void)
+{
+    struct mqsync_store *s = NULL;
+    OK(mqsync_store_open(&options, &s, &error));
+    return s;
+}
+
+static struct mqsync_collection *ensure(struct mqsync_store *s, const char *name)
+{
+    struct mqsync_collection *c = NULL;
+    OK(mqsync_store_ensure(s, mqsync_slice_str(name), 1000, &c, &error));
+    return c;
+}
+
+static uint64_t seq_of(const struct mqsync_collection *c)
+{
+    struct mqsync_collection_stat stat;
+    mqsync_collection_stat(c, &stat);
+    return stat.seq;
+}
+
+/* The next version of an id: what the plugin does, without rules. data NULL: a deletion. */
+static enum mqsync_code try_write(struct mqsync_store *s, struct mqsync_collection *c, const char *id, const char *data, int64_t arrived_ms,
+                                  uint64_t *ret_version)
+{
+    static struct mqsync_record r;
+    uint64_t floor = 0, version = 0;
+    enum mqsync_code code = mqsync_store_get(s, c, mqsync_slice_str(id), &r, &floor, &error);
+    ck_assert(code == MQSYNC_OK || code == MQSYNC_RECORD_NOT_FOUND);
+    version = 1 + (code == MQSYNC_OK ? r.version : floor);
+    r = (struct mqsync_record){.version = version, .seq = seq_of(c) + 1, .updated_ms = arrived_ms, .deleted = !data, .data = mqsync_slice_str(data)};
+    r.history_n = 1;
+    r.history[0] = (struct mqsync_change){.fingerprint = 1, .sent_ms = INT64_MIN, .arrived_ms = arrived_ms, .effective_ms = arrived_ms,
+                                          .version = version, .seq = r.seq, .op = data ? MQSYNC_UPDATE : MQSYNC_DELETE};
+    if (ret_version)
+        *ret_version = version;
+    return mqsync_store_put(s, c, mqsync_slice_str(id), &r, &error);
+}
+
+static uint64_t write_one(struct mqsync_store *s, struct mqsync_collection *c, const char *id, const char *data)
+{
+    uint64_t version;
+    OK(try_write(s, c, id, data, mqsync_time_now(), &version));
+    return version;
+}
+
+static void expect(struct mqsync_store *s, struct mqsync_collection *c, const char *id, uint64_t version, const char *data)
+{
+    static struct mqsync_record r;
+    uint64_t floor;
+    OK(mqsync_store_get(s, c, mqsync_slice_str(id), &r, &floor, &error));
+    ck_assert_uint_eq(r.version, version);
+    ck_assert_int_eq(r.deleted, data == NULL);
+    ck_assert(mqsync_slice_equal(r.data, mqsync_slice_str(data)));
+}
+
+static void expect_stat(const struct mqsync_collection *c, uint64_t seq, uint64_t records)
+{
+    struct mqsync_collection_stat stat;
+    mqsync_collection_stat(c, &stat);
+    ck_assert_uint_eq(stat.seq, seq);
+    ck_assert_uint_eq(stat.records, records);
+}
+
+static void wrong(void *context, const char *text)
+{
+    fprintf(stderr, "check: %s\n", text);
+    ++*(int *)context;
+}
+
+static void check_database(void)
+{
+    uint64_t n = 0;
+    int lines = 0;
+    OK(mqsync_store_check(dir, wrong, &lines, &n, &error));
+    ck_assert_uint_eq(n, 0);
+    ck_assert_int_eq(lines, 0);
+}
+
+START_TEST(keeps_what_it_is_given)
+{
+    struct mqsync_store *s = open_store();
+    struct mqsync_collection *c = ensure(s, "todos");
+    ck_assert_uint_eq(write_one(s, c, "a", "{\"n\":1}"), 1);
+    ck_assert_uint_eq(write_one(s, c, "a", "{\"n\":2}"), 2);
+    ck_assert_uint_eq(write_one(s, c, "b", "{}"), 1);
+    ck_assert_uint_eq(write_one(s, c, "a", NULL), 3);
+    ck_assert_uint_eq(write_one(s, c, "a", "{\"n\":4}"), 4);
+    expect(s, c, "a", 4, "{\"n\":4}");
+    expect(s, c, "b", 1, "{}");
+    expect_stat(c, 5, 2);
+    char epoch[33];
+    snprintf(epoch, sizeof epoch, "%s", mqsync_store_epoch(s));
+    mqsync_store_close(s);
+    check_database();
+    s = open_store();
+    ck_assert_str_eq(mqsync_store_epoch(s), epoch);
+    c = mqsync_store_find(s, mqsync_slice_str("todos"));
+    ck_assert_ptr_nonnull(c);
+    expect(s, c, "a", 4, "{\"n\":4}");
+    expect_stat(c, 5, 2);
+    ck_assert_ptr_null(mqsync_store_find(s, mqsync_slice_str("others")));
+    mqsync_store_close(s);
+}
+END_TEST
+
+/* Runs write_many in a child that is killed once it has told of `after` writes; returns what it told last. */
+static unsigned run_and_kill(unsigned after)
+{
+    int fds[2];
+    ck_assert_int_eq(pipe(fds), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct mqsync_store *s = open_store();
+        struct mqsync_collection *c = ensure(s, "k");
+        for (unsigned i = 1;; i++) {
+            char id[16], data[64];
+            snprintf(id, sizeof id, "r%u", i % 300);
+            snprintf(data, sizeof data, "{\"i\":%u}", i);
+            if (try_write(s, c, id, i % 7 ? data : NULL, mqsync_time_now(), NULL) != MQSYNC_OK || write(fds[1], &i, sizeof i) != sizeof i)
+                _exit(1);
+        }
+    }
+    close(fds[1]);
+    unsigned told = 0, last = 0;
+    while (read(fds[0], &told, sizeof told) == sizeof told) {
+        last = told;
+        if (told == after)
+            kill(pid, SIGKILL);
+    }
+    close(fds[0]);
+    waitpid(pid, NULL, 0);
+    return last;
+}
+
+START_TEST(a_killed_writer_loses_nothing)
+{
+    options.batch_bytes = 20000; /* many moves */
+    unsigned written = 0;
+    for (unsigned round = 0; round < 40; round++) {
+        unsigned before = written;
+        written += run_and_kill(1 + (unsigned)rand() % 3000);
+        struct mqsync_store *s = open_store();
+        struct mqsync_collection *c = mqsync_store_find(s, mqsync_slice_str("k"));
+        ck_assert_ptr_nonnull(c);
+        /* the last one may be kept without having been told */
+        ck_assert_uint_ge(seq_of(c), written);
+        ck_assert_uint_le(seq_of(c), written + 1);
+        written = (unsigned)seq_of(c);
+        ck_assert_uint_gt(written, before);
+        mqsync_store_close(s);
+        check_database();
+    }
+}
+END_TEST
+
+static uint64_t walk_all(struct mqsync_view *v, uint64_t since, uint64_t *ret_last)
+{
+    static struct mqsync_record r;
+    struct mqsync_walk *w;
+    struct mqsync_slice id;
+    uint64_t n = 0, last = since;
+    OK(mqsync_walk_changes(v, mqsync_slice_str("c"), since, &w, &error));
+    uint64_t counted = mqsync_walk_count(w, UINT64_MAX);
+    while (mqsync_walk_next(w, &id, &r, &error) == MQSYNC_OK) {
+        ck_assert_uint_gt(r.seq, last);
+        last = r.seq;
+        n++;
+    }
+    mqsync_walk_close(w);
+    ck_assert_uint_eq(counted, n);
+    *ret_last = last;
+    return n;
+}
+
+static uint64_t walk_ids(struct mqsync_view *v, const char *from)
+{
+    static struct mqsync_record r;
+    struct mqsync_walk *w;
+    struct mqsync_slice id;
+    char before[200] = "";
+    uint64_t n = 0;
+    OK(mqsync_walk_records(v, mqsync_slice_str("c"), mqsync_slice_str(from), &w, &error));
+    while (mqsync_walk_next(w, &id, &r, &error) == MQSYNC_OK) {
+        char now[200];
+        snprintf(now, sizeof now, "%.*s", (int)id.n, id.p);
+        ck_assert_int_gt(strcmp(now, before), 0);
+        ck_assert_int_ge(strcmp(now, from), 0);
+        memcpy(before, now, sizeof before);
+        n++;
+    }
+    mqsync_walk_close(w);
+    return n;
+}
+
+/* Views of every kind while changes are partly in LMDB, partly in tables. */
+START_TEST(views_see_all)
+{
+    options.batch_bytes = 3000;
+    struct mqsync_store *s = open_store();
+    struct mqsync_collection *c = ensure(s, "c");
+    ensure(s, "b");
+    ensure(s, "d");
+    for (unsigned i = 0; i < 2000; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "id%03u", (i * 7919u) % 500);
+        write_one(s, c, id, i % 5 == 4 ? NULL : "{\"some\":\"thing\"}");
+        if (i % 97 != 0)
+            continue;
+        struct mqsync_view *v;
+        uint64_t last, ids = i < 500 ? i + 1 : 500;
+        OK(mqsync_view_newest(s, &v, &error));
+        ck_assert_uint_eq(walk_all(v, 0, &last), ids);
+        ck_assert_uint_eq(last, i + 1);
+        ck_assert_uint_eq(walk_ids(v, ""), ids);
+        ck_assert_uint_le(walk_all(v, i > 100 ? i - 100 : 0, &last), 101);
+        mqsync_view_close(v);
+    }
+    /* another process sees the same, without waiting for a move */
+    struct mqsync_collection_stat mine;
+    mqsync_collection_stat(c, &mine);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct mqsync_reader *r;
+        struct mqsync_view *v;
+        struct mqsync_collection_stat stat;
+        uint64_t last;
+        if (mqsync_reader_open(dir, &r, &error) != MQSYNC_OK || mqsync_reader_view(r, &v, &error) != MQSYNC_OK)
+            _exit(2);
+        if (!mqsync_view_collection(v, mqsync_slice_str("c"), &stat) || stat.seq != mine.seq || stat.records != mine.records)
+            _exit(3);
+        if (walk_all(v, 0, &last) != 500 || last != 2000 || walk_ids(v, "id250") != 250)
+            _exit(4);
+        mqsync_view_close(v);
+        mqsync_reader_close(r);
+        _exit(0);
+    }
+    int status;
+    waitpid(pid, &status, 0);
+    ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "reader: status %x", status);
+    struct mqsync_view *v;
+    struct mqsync_collection_stat stat;
+    uint64_t last;
+    OK(mqsync_view_settled(s, 5000, &v, &error));
+    ck_assert(mqsync_view_collection(v, mqsync_slice_str("c"), &stat));
+    ck_assert_uint_eq(stat.seq, 2000);
+    ck_assert_uint_eq(stat.records, mine.records);
+    ck_assert_uint_eq(walk_all(v, 0, &last), 500);
+    mqsync_view_close(v);
+    mqsync_store_close(s);
+    check_database();
+}
+END_TEST
+
+START_TEST(forgets_old_tombstones_but_no_version)
+{
+    options.tombstone_days = 1;
+    options.batch_bytes = 100;
+    struct mqsync_store *s = open_store();
+    struct mqsync_collection *c = ensure(s, "c");
+    int64_t old = mqsync_time_now() - (int64_t)2 * 24 * 60 * 60 * 1000;
+    for (unsigned i = 0; i < 600; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "x%u", i);
+        OK(try_write(s, c, id, "{}", old, NULL));
+        OK(try_write(s, c, id, NULL, old, NULL));
+    }
+    write_one(s, c, "young", "{}");
+    write_one(s, c, "young", NULL);
+    mqsync_store_close(s); /* a move at each, so at least some slices are forgotten by now; the rest at the next open */
+    struct mqsync_collection_stat stat;
+    for (int tries = 0;; tries++) {
+        s = open_store();
+        struct mqsync_view *v;
+        c = mqsync_store_find(s, mqsync_slice_str("c"));
+        write_one(s, c, "again", "{}");
+        OK(mqsync_view_settled(s, 5000, &v, &error));
+        mqsync_view_close(v);
+        mqsync_collection_stat(c, &stat);
+        if (stat.tombstones == 1)
+            break;
+        ck_assert_int_lt(tries, 20);
+        mqsync_store_close(s);
+    }
+    ck_assert_uint_ge(stat.oldest_seq, 1200);
+    ck_assert_uint_eq(write_one(s, c, "x5", "{}"), 3); /* 1 and 2 have been used */
+    ck_assert_uint_eq(write_one(s, c, "young", "{}"), 3);
+    mqsync_store_close(s);
+    check_database();
+}
+END_TEST
+
+START_TEST(grows_its_map)
+{
+    options.map_bytes = 1 << 20;
+    options.batch_bytes = 100000;
+    struct mqsync_store *s = open_store();
+    struct mqsync_collection *c = ensure(s, "c");
+    char *data = malloc(20001);
+    memset(data, ' ', 20000);
+    memcpy(data, "{\"x\":1", 6);
+    memcpy(data + 19999, "}", 2);
+    for (unsigned i = 0; i < 500; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "x%u", i);
+        write_one(s, c, id, data);
+        if (i % 50 == 49) {
+            struct mqsync_view *v;
+            enum mqsync_code code = MQSYNC_SERVER_ERROR;
+            for (int tries = 0; tries < 100 && code; tries++) {
+                uint64_t floor;
+                static struct mqsync_record r;
+                mqsync_store_get(s, c, mqsync_slice_str(id), &r, &floor, &error); /* the writer's next call makes the map larger */
+                code = mqsync_view_settled(s, 100, &v, &error);
+            }
+            OK(code);
+            mqsync_view_close(v);
+        }
+    }
+    for (unsigned i = 0; i < 500; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "x%u", i);
+        expect(s, c, id, 1, data);
+    }
+    mqsync_store_close(s);
+    check_database();
+    free(data);
+}
+END_TEST
+
+START_TEST(one_writer_at_a_time)
+{
+    struct mqsync_store *s = open_store(), *second = NULL;
+    ck_assert(mqsync_store_open(&options, &second, &error) != MQSYNC_OK);
+    ck_assert_ptr_nonnull(strstr(error.text, "in use by process"));
+    mqsync_store_close(s);
+    s = open_store();
+    mqsync_store_close(s);
+}
+END_TEST
+
+START_TEST(a_power_cut_changes_the_epoch)
+{
+    run_and_kill(100);
+    struct mqsync_store *s = open_store();
+    char epoch[33];
+    snprintf(epoch, sizeof epoch, "%s", mqsync_store_epoch(s));
+    mqsync_store_close(s);
+    run_and_kill(100);
+    s = open_store();
+    ck_assert_str_eq(mqsync_store_epoch(s), epoch); /* a killed process lost nothing */
+    mqsync_store_close(s);
+    options.boot_id = "boot-2"; /* a restart after a proper close neither */
+    s = open_store();
+    ck_assert_str_eq(mqsync_store_epoch(s), epoch);
+    mqsync_store_close(s);
+    run_and_kill(100);
+    options.boot_id = "boot-3";
+    s = open_store();
+    ck_assert_str_ne(mqsync_store_epoch(s), epoch);
+    snprintf(epoch, sizeof epoch, "%s", mqsync_store_epoch(s));
+    mqsync_store_close(s);
+    options.durability = MQSYNC_DURABILITY_POWER; /* what is acknowledged is on the disk */
+    run_and_kill(20);
+    options.boot_id = "boot-4";
+    s = open_store();
+    ck_assert_str_eq(mqsync_store_epoch(s), epoch);
+    mqsync_store_close(s);
+}
+END_TEST
+
+START_TEST(backs_up_and_restores)
+{
+    char copy[300], other[300];
+    snprintf(copy, sizeof copy, "%s/copy", dir);
+    snprintf(other, sizeof other, "%s/other", dir);
+    struct mqsync_store *s = open_store();
+    struct mqsync_collection *c = ensure(s, "c");
+    for (unsigned i = 0; i < 1000; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "x%u", i);
+        write_one(s, c, id, "{\"a\":true}");
+    }
+    write_one(s, c, "x7", NULL);
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(mqsync_store_backup(dir, copy, NULL, NULL, &error) == MQSYNC_OK ? 0 : 1);
+    int status;
+    waitpid(pid, &status, 0);
+    ck_assert_int_eq(status, 0);
+    write_one(s, c, "x8", "{\"later\":1}");
+    char epoch[33];
+    snprintf(epoch, sizeof epoch, "%s", mqsync_store_epoch(s));
+    mqsync_store_close(s);
+    OK(mqsync_store_compact(dir, NULL, NULL, &error));
+    check_database();
+    ck_assert(mqsync_store_backup(dir, copy, NULL, NULL, &error) != MQSYNC_OK); /* not empty */
+    OK(mqsync_store_restore(dir, copy, NULL, NULL, &error));
+    check_database();
+    s = open_store();
+    ck_assert_str_ne(mqsync_store_epoch(s), epoch);
+    c = mqsync_store_find(s, mqsync_slice_str("c"));
+    expect_stat(c, 1001, 999);
+    expect(s, c, "x8", 1, "{\"a\":true}");
+    expect(s, c, "x7", 2, NULL);
+    mqsync_store_close(s);
+    OK(mqsync_store_restore(other, copy, NULL, NULL, &error));
+    ck_assert(mqsync_store_restore(dir, "/nonexistent", NULL, NULL, &error) != MQSYNC_OK);
+    s = open_store();
+    mqsync_store_close(s);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("store");
+    TCase *tc = tcase_create("store");
+    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_set_timeout(tc, 120);
+    tcase_add_test(tc, keeps_what_it_is_given);
+    tcase_add_test(tc, a_killed_writer_loses_nothing);
+    tcase_add_test(tc, views_see_all);
+    tcase_add_test(tc, forgets_old_tombstones_but_no_version);
+    tcase_add_test(tc, grows_its_map);
+    tcase_add_test(tc, one_writer_at_a_time);
+    tcase_add_test(tc, a_power_cut_changes_the_epoch);
+    tcase_add_test(tc, backs_up_and_restores);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
