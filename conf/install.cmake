@@ -60,10 +60,10 @@ set(CPACK_DEBIAN_PLUGIN_PACKAGE_NAME ${package})
 set(CPACK_DEBIAN_PLUGIN_PACKAGE_SECTION net)
 set(CPACK_DEBIAN_PLUGIN_PACKAGE_SHLIBDEPS ON)
 set(CPACK_DEBIAN_PLUGIN_PACKAGE_DEPENDS "mosquitto (>= 2.0.11)")
-set(CPACK_COMPONENT_PLUGIN_DESCRIPTION "Real-time record sync for the Mosquitto broker
- A plugin that keeps records in collections, versions them, resolves conflicts
- and sends each accepted change to its subscribers over MQTT. Comes with
- mqsyncctl, which looks into the database, checks it and backs it up.")
+set(CPACK_COMPONENT_PLUGIN_DESCRIPTION "A plugin for the Mosquitto broker that keeps records in collections, versions
+them, resolves conflicts and sends each accepted change to its subscribers over
+MQTT. Comes with mqsyncctl, which looks into the database, checks it and backs
+it up.")
 set(CPACK_DEBIAN_PLUGIN_PACKAGE_CONTROL_EXTRA
   ${CMAKE_SOURCE_DIR}/conf/deb/postinst ${CMAKE_SOURCE_DIR}/conf/deb/postrm ${CMAKE_SOURCE_DIR}/conf/deb/conffiles)
 set(CPACK_DEBIAN_PLUGIN_PACKAGE_CONTROL_STRICT_PERMISSION ON)

@@ -10,7 +10,7 @@ enum {
 
 struct decimal {
     bool negative;
-    int low, high; /* digits outside low..high - 1 are 0 */
+    int low, high;                /* digits outside low..high - 1 are 0 */
     unsigned char digits[PLACES]; /* lowest first; the point is before FRACTION_PLACES */
 };
 

@@ -468,8 +468,12 @@ bool mqsync_json_next_member(struct mqsync_json_iter *it, struct mqsync_slice *r
     if (p == it->end || *p != ':')
         return false;
 
+    p = mqsync_json_skip_space(p + 1, it->end);
+    if (p == it->end)
+        return false;
+
     *ret_key = (struct mqsync_slice){key, (size_t)(quote - key)};
-    *ret_value = take_value(it, mqsync_json_skip_space(p + 1, it->end));
+    *ret_value = take_value(it, p);
     return true;
 }
 

@@ -28,8 +28,8 @@ struct mqsync_json_info {
 
 /* Checks that text is exactly one JSON value (white space around it allowed). Linear time in the text's length whatever
  * the content (duplicate-key detection uses seeded hashes), iterative, no allocation for objects of up to 32 keys.
- * On failure returns MQSYNC_INVALID_MESSAGE and fills *ret_error with reason and byte offset (or MQSYNC_SERVER_ERROR when
- * out of memory); *ret_info is untouched then. Both may be NULL. */
+ * On failure returns MQSYNC_INVALID_MESSAGE and fills *ret_error with reason and byte offset (or MQSYNC_SERVER_ERROR
+ * when out of memory); *ret_info is untouched then. Both may be NULL. */
 enum mqsync_code mqsync_json_check(struct mqsync_slice text, struct mqsync_json_info *ret_info,
                                    struct mqsync_error *ret_error);
 

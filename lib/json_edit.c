@@ -86,20 +86,52 @@ static bool is_null(struct mqsync_slice value)
     return value.n && value.p[0] == 'n';
 }
 
-/* Writes a member behind others; the object begins at `object`. There is room for it. */
-static char *put_member(char *to, const char *object, struct mqsync_slice key, struct mqsync_slice value)
+/* Writes an object into memory with room for it. */
+struct writer {
+    char *object;
+    char *to;
+    struct mqsync_slice run; /* members of base that follow each other unchanged: copied at once */
+};
+
+static void put_comma(struct writer *w)
 {
-    if (to != object + 1)
-        *to++ = ',';
-    if (value.p == key.p + key.n + 2 && *value.p != '{' && *value.p != '[') {
-        size_t n = (size_t)(value.p + value.n - (key.p - 1));
-        memcpy(to, key.p - 1, n);
-        return to + n;
+    if (w->to != w->object + 1)
+        *w->to++ = ',';
+}
+
+static void put_run(struct writer *w)
+{
+    if (w->run.n == 0)
+        return;
+    put_comma(w);
+    memcpy(w->to, w->run.p, w->run.n);
+    w->to += w->run.n;
+    w->run.n = 0;
+}
+
+static void put_member(struct writer *w, struct mqsync_slice key, struct mqsync_slice value)
+{
+    put_run(w);
+    put_comma(w);
+    memcpy(w->to, key.p - 1, key.n + 2);
+    w->to += key.n + 2;
+    *w->to++ = ':';
+    w->to = mqsync_json_minify_to(w->to, value);
+}
+
+static void keep_member(struct writer *w, struct mqsync_slice key, struct mqsync_slice value)
+{
+    bool minified = value.p == key.p + key.n + 2 && *value.p != '{' && *value.p != '[';
+    const char *begin = key.p - 1, *end = mqsync_json_end(value);
+
+    if (!minified) {
+        put_member(w, key, value);
+    } else if (w->run.n && begin == w->run.p + w->run.n + 1) {
+        w->run.n = (size_t)(end - w->run.p);
+    } else {
+        put_run(w);
+        w->run = (struct mqsync_slice){begin, (size_t)(end - begin)};
     }
-    memcpy(to, key.p - 1, key.n + 2);
-    to += key.n + 2;
-    *to++ = ':';
-    return mqsync_json_minify_to(to, value);
 }
 
 void mqsync_json_apply_delta(struct mqsync_buf *out, struct mqsync_slice base, struct mqsync_slice delta)
@@ -115,28 +147,28 @@ void mqsync_json_apply_delta(struct mqsync_buf *out, struct mqsync_slice base, s
         return;
     }
 
-    char *to = object;
-    *to++ = '{';
+    struct writer w = {.object = object, .to = object};
+    *w.to++ = '{';
     struct mqsync_json_iter it = mqsync_json_members(base);
     struct mqsync_slice key, value;
     while (mqsync_json_next_member(&it, &key, &value)) {
         struct row *change = rows_find(&changes, key);
         if (!change) {
-            to = put_member(to, object, key, value);
+            keep_member(&w, key, value);
         } else if (!change->seen) {
             change->seen = true;
             if (!is_null(change->value))
-                to = put_member(to, object, key, change->value);
+                put_member(&w, key, change->value);
         }
     }
     for (size_t i = 0; i < changes.set.n; i++) {
-        const struct mqsync_json_key *k = &changes.keys[i];
         const struct row *change = &changes.rows[i];
         if (!change->seen && !is_null(change->value))
-            to = put_member(to, object, (struct mqsync_slice){k->p, k->n}, change->value);
+            put_member(&w, (struct mqsync_slice){changes.keys[i].p, changes.keys[i].n}, change->value);
     }
-    *to++ = '}';
-    out->n = (size_t)(to - out->p);
+    put_run(&w);
+    *w.to++ = '}';
+    out->n = (size_t)(w.to - out->p);
     rows_free(&changes);
 }
 

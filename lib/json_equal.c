@@ -12,7 +12,7 @@ static struct mqsync_slice inside(struct mqsync_slice string)
 
 /* sign * 0.ddd... * 10^(exponent + point), the first digit not 0. The exponent stays text: it may have any length. */
 struct number {
-    int sign; /* -1, 0, 1 */
+    int sign;                        /* -1, 0, 1 */
     const char *digits, *digits_end; /* a '.' may be among them */
     int64_t point;
     int exponent_sign;

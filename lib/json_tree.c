@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-/* --- one object's members ------------------------------------------------------------------------------------------- */
+/* --- one object's members ----------------------------------------------------------------------------------------- */
 
 static size_t count_members(struct mqsync_slice object)
 {
@@ -47,7 +47,7 @@ void mqsync_json_index_fini(struct mqsync_json_index *x)
     mqsync_json_keys_free(&x->set);
 }
 
-/* --- nodes ---------------------------------------------------------------------------------------------------------- */
+/* --- nodes -------------------------------------------------------------------------------------------------------- */
 
 static struct mqsync_json_node *new_node(struct mqsync_json_tree *t)
 {
@@ -133,7 +133,7 @@ void mqsync_json_tree_free(struct mqsync_json_tree *t)
     *t = (struct mqsync_json_tree){0};
 }
 
-/* --- arrays --------------------------------------------------------------------------------------------------------- */
+/* --- arrays ------------------------------------------------------------------------------------------------------- */
 
 struct element {
     struct mqsync_slice text; /* p NULL: an empty slot */

@@ -45,7 +45,7 @@ static void take_local(struct work *w, size_t remote, size_t local)
         w->remote_fate[remote].value = w->local.values[local];
 }
 
-/* --- strategies with a list of fields ------------------------------------------------------------------------------- */
+/* --- strategies with a list of fields ----------------------------------------------------------------------------- */
 
 static bool both(const struct work *w, size_t remote, size_t local, enum mqsync_json_type type)
 {
@@ -98,7 +98,7 @@ static void merge_listed(struct work *w)
     }
 }
 
-/* --- fieldLevelLastWriteWins ---------------------------------------------------------------------------------------- */
+/* --- fieldLevelLastWriteWins -------------------------------------------------------------------------------------- */
 
 /* A field on both sides, and the times that go with it. Each may be NO_KEY. */
 struct field {
@@ -191,7 +191,7 @@ static void merge_by_stamps(struct work *w)
     }
 }
 
-/* --- the result ----------------------------------------------------------------------------------------------------- */
+/* --- the result --------------------------------------------------------------------------------------------------- */
 
 static void add_member(struct mqsync_buf *out, size_t start, struct mqsync_slice key, struct mqsync_slice value)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* First every object of the one side is paired with its counterpart of the other, then the result is written in one walk
- * over the record. Both keep their own account of what is open: the depth is the sender's choice. */
+/* First every object of the one side is paired with its counterpart of the other, then the result is written in one
+ * walk over the record. Both keep their own account of what is open: the depth is the sender's choice. */
 #include "merge_deep.h"
 #include "json_tree.h"
 

@@ -293,8 +293,8 @@ static enum mqsync_code find_operation(struct decoder *d, struct mqsync_slice va
     return fail_type(value, ret_error);
 }
 
-/* Reads the fields that the operation (NULL: unknown) takes. The first error stays; after one, only what an error is
- * addressed with is still read. */
+/* Reads the fields that the operation (NULL: unknown) takes. The first error stays, and does not end the reading: what
+ * the error is addressed with may follow. */
 static enum mqsync_code read_fields(struct decoder *d, const struct found *found, const struct mqsync_operation *op,
                                     enum mqsync_code code, struct mqsync_error *ret_error)
 {
@@ -305,7 +305,7 @@ static enum mqsync_code read_fields(struct decoder *d, const struct found *found
         const struct field *field = &fields[i];
         struct mqsync_slice value = found->fields[i];
         bool by_default = field->bit == MQSYNC_FIELD_COLLECTION && d->message->collection.n;
-        if (!(field->bit & taken) || (code != MQSYNC_OK && !(field->bit & ADDRESS_FIELDS)))
+        if (!(field->bit & taken))
             continue;
         bool good = value.p ? field->read(d, value) : !(field->bit & required) || by_default;
         if (!good && code == MQSYNC_OK)

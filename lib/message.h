@@ -8,8 +8,8 @@
 #include "timestamp.h"
 #include "topic.h"
 
-/* Generated from schemas/operations.json: MQSYNC_TYPE_AUTH, _SUBSCRIBE, _UNSUBSCRIBE, _INSERT, _UPDATE, _DELETE, _SYNC, _PING,
- * and the table of what each carries. */
+/* Generated from schemas/operations.json: MQSYNC_TYPE_AUTH, _SUBSCRIBE, _UNSUBSCRIBE, _INSERT, _UPDATE, _DELETE, _SYNC,
+ * _PING, and the table of what each carries. */
 #include "operations.gen.h"
 
 #define MQSYNC_MAX_MUTATION_ID 128

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "message.h"
-#include "json_scan.h"
-#include "utf8.h"
 
 /* Room for everything in a message but its texts and data: keys, punctuation, numbers, time. */
 enum { FRAME_MAX = 256 };
@@ -9,8 +7,7 @@ enum { FRAME_MAX = 256 };
 /* What end adds to a page: FRAME_MAX and an epoch of sane length. Kept free while entries are added. */
 enum { PAGE_TAIL_MAX = 512 };
 
-/* An encoder reserves once what it will need and then appends without a call; growing is for texts that need escapes.
- */
+/* An encoder reserves once what it will need and then appends without a call; it grows only for escapes. */
 static inline void put(struct mqsync_buf *out, const char *bytes, size_t n)
 {
     if (out->cap - out->n < n && !mqsync_buf_reserve(out, n))
@@ -32,48 +29,6 @@ static void put_time(struct mqsync_buf *out, int64_t ms)
     put(out, text, sizeof(text));
 }
 
-/* Bytes that are no UTF-8 become U+FFFD: what goes out is JSON whatever a user calls himself. */
-static void put_repaired(struct mqsync_buf *out, struct mqsync_slice s)
-{
-    struct mqsync_buf repaired = {0};
-    uint32_t c;
-    for (size_t i = 0, length; i < s.n; i += length ? length : 1) {
-        length = mqsync_utf8_char(s.p + i, s.n - i, &c);
-        if (length)
-            put(&repaired, s.p + i, length);
-        else
-            PUT(&repaired, "\xEF\xBF\xBD");
-    }
-    out->failed |= repaired.failed;
-    mqsync_json_add_string(out, mqsync_buf_slice(&repaired));
-    mqsync_buf_free(&repaired);
-}
-
-static bool is_utf8(struct mqsync_slice s)
-{
-    uint32_t c;
-    for (size_t i = 0, length; i < s.n; i += length) {
-        length = mqsync_utf8_char(s.p + i, s.n - i, &c);
-        if (length == 0)
-            return false;
-    }
-    return true;
-}
-
-static void put_text(struct mqsync_buf *out, struct mqsync_slice s)
-{
-    const char *end = mqsync_json_end(s);
-    if (mqsync_json_skip_plain(s.p, end) == end) {
-        PUT(out, "\"");
-        put(out, s.p, s.n);
-        PUT(out, "\"");
-    } else if (is_utf8(s)) {
-        mqsync_json_add_string(out, s);
-    } else {
-        put_repaired(out, s);
-    }
-}
-
 static const struct mqsync_slice event_heads[] = {
     [MQSYNC_INSERT] = MQSYNC_SLICE("{\"type\":\"insert\",\"collection\":"),
     [MQSYNC_UPDATE] = MQSYNC_SLICE("{\"type\":\"update\",\"collection\":"),
@@ -86,9 +41,9 @@ void mqsync_event_encode(struct mqsync_buf *out, const struct mqsync_event *e)
                             FRAME_MAX + e->collection.n + e->record_id.n + e->data.n + e->user.n + e->mutation_id.n))
         return;
     put(out, event_heads[e->op].p, event_heads[e->op].n);
-    put_text(out, e->collection);
+    mqsync_json_add_string(out, e->collection);
     PUT(out, ",\"recordId\":");
-    put_text(out, e->record_id);
+    mqsync_json_add_string(out, e->record_id);
     if (e->data.n) {
         PUT(out, ",\"data\":");
         put(out, e->data.p, e->data.n);
@@ -99,14 +54,14 @@ void mqsync_event_encode(struct mqsync_buf *out, const struct mqsync_event *e)
     mqsync_buf_add_u64(out, e->version);
     PUT(out, ",\"userId\":");
     if (e->user.n)
-        put_text(out, e->user);
+        mqsync_json_add_string(out, e->user);
     else
         PUT(out, "null");
     PUT(out, ",\"seq\":");
     mqsync_buf_add_u64(out, e->seq);
     if (e->mutation_id.n) {
         PUT(out, ",\"mutationId\":");
-        put_text(out, e->mutation_id);
+        mqsync_json_add_string(out, e->mutation_id);
     }
     if (e->conflict)
         PUT(out, ",\"conflict\":true");
@@ -119,11 +74,11 @@ void mqsync_ack_encode(struct mqsync_buf *out, struct mqsync_slice collection, s
     if (!mqsync_buf_reserve(out, FRAME_MAX + collection.n + record_id.n + mutation_id.n))
         return;
     PUT(out, "{\"type\":\"ack\",\"collection\":");
-    put_text(out, collection);
+    mqsync_json_add_string(out, collection);
     PUT(out, ",\"recordId\":");
-    put_text(out, record_id);
+    mqsync_json_add_string(out, record_id);
     PUT(out, ",\"metadata\":{\"mutationId\":");
-    put_text(out, mutation_id);
+    mqsync_json_add_string(out, mutation_id);
     PUT(out, ",\"version\":");
     mqsync_buf_add_u64(out, version);
     PUT(out, ",\"seq\":");
@@ -147,16 +102,16 @@ void mqsync_error_encode(struct mqsync_buf *out, const struct mqsync_error *e, s
     bool comma = false;
 
     PUT(out, "{\"type\":\"error\",\"error\":");
-    put_text(out, mqsync_slice_str(e->text));
+    mqsync_json_add_string(out, mqsync_slice_str(e->text));
     PUT(out, ",\"code\":");
-    put_text(out, mqsync_slice_str(mqsync_code_name(e->code)));
+    mqsync_json_add_string(out, mqsync_slice_str(mqsync_code_name(e->code)));
     PUT(out, ",\"metadata\":{");
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
         if (texts[i].value.n == 0)
             continue;
         put(out, ",", comma);
         put(out, texts[i].key.p, texts[i].key.n);
-        put_text(out, texts[i].value);
+        mqsync_json_add_string(out, texts[i].value);
         comma = true;
     }
     if (has_version) {
@@ -171,23 +126,23 @@ void mqsync_subscribed_encode(struct mqsync_buf *out, struct mqsync_slice collec
                               uint64_t seq, struct mqsync_slice epoch)
 {
     PUT(out, "{\"type\":\"subscribed\",\"collection\":");
-    put_text(out, collection);
+    mqsync_json_add_string(out, collection);
     PUT(out, ",\"metadata\":{\"recordCount\":");
     mqsync_buf_add_u64(out, record_count);
     PUT(out, ",\"seq\":");
     mqsync_buf_add_u64(out, seq);
     PUT(out, ",\"epoch\":");
-    put_text(out, epoch);
+    mqsync_json_add_string(out, epoch);
     PUT(out, "}}");
 }
 
 void mqsync_plain_encode(struct mqsync_buf *out, const char *type, struct mqsync_slice collection)
 {
     PUT(out, "{\"type\":");
-    put_text(out, mqsync_slice_str(type));
+    mqsync_json_add_string(out, mqsync_slice_str(type));
     if (collection.n) {
         PUT(out, ",\"collection\":");
-        put_text(out, collection);
+        mqsync_json_add_string(out, collection);
     }
     PUT(out, "}");
 }
@@ -198,7 +153,7 @@ void mqsync_page_begin(struct mqsync_page *p, struct mqsync_slice collection)
     mqsync_buf_clear(&p->deleted);
     p->records_n = p->deleted_n = 0;
     PUT(&p->out, "{\"type\":\"sync\",\"collection\":");
-    put_text(&p->out, collection);
+    mqsync_json_add_string(&p->out, collection);
     PUT(&p->out, ",\"data\":{\"records\":[");
 }
 
@@ -214,7 +169,7 @@ bool mqsync_page_add(struct mqsync_page *p, struct mqsync_slice id, struct mqsyn
 
     put(out, ",", *count > 0);
     PUT(out, "{\"id\":");
-    put_text(out, id);
+    mqsync_json_add_string(out, id);
     if (!deleted) {
         PUT(out, ",\"data\":");
         put(out, data.p, data.n);
@@ -252,7 +207,7 @@ void mqsync_page_end(struct mqsync_page *p, int64_t now_ms, uint64_t seq, struct
     PUT(out, ",\"metadata\":{\"seq\":");
     mqsync_buf_add_u64(out, seq);
     PUT(out, ",\"epoch\":");
-    put_text(out, epoch);
+    mqsync_json_add_string(out, epoch);
     PUT(out, ",\"full\":");
     put_bool(out, full);
     PUT(out, ",\"more\":");

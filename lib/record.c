@@ -179,7 +179,8 @@ static const char *check_history(const char *at, const char *end, unsigned n, co
     return at;
 }
 
-enum mqsync_code mqsync_record_decode(struct mqsync_slice stored, struct mqsync_record *ret, struct mqsync_error *ret_error)
+enum mqsync_code mqsync_record_decode(struct mqsync_slice stored, struct mqsync_record *ret,
+                                      struct mqsync_error *ret_error)
 {
     struct mqsync_record_head head;
     if (mqsync_record_decode_head(stored, &head) != MQSYNC_OK)
@@ -189,8 +190,8 @@ enum mqsync_code mqsync_record_decode(struct mqsync_slice stored, struct mqsync_
     size_t data_n = get_u32(stored.p + 4), user_n = get_u32(stored.p + 8);
     if (history_n < 1 || history_n > MQSYNC_HISTORY_MAX || user_n > MQSYNC_USER_MAX || head.deleted != (data_n == 0))
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR,
-                           "stored record: history of %u, user of %zu bytes, data of %zu bytes cannot be", history_n, user_n,
-                           data_n);
+                           "stored record: history of %u, user of %zu bytes, data of %zu bytes cannot be", history_n,
+                           user_n, data_n);
     const char *history = stored.p + HEAD_SIZE, *end = stored.p + stored.n;
     const char *rest = check_history(history, end, history_n, &head);
     if (!rest || (size_t)(end - rest) != user_n + data_n)

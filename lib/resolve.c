@@ -12,7 +12,7 @@ enum { SECOND_COPY_APART_MS = 2000, SECOND_COPY_WITHIN_MS = 10 * 60 * 1000 };
 
 enum winner { THE_WRITE, THE_RECORD, A_MERGE };
 
-/* --- strategies by name --------------------------------------------------------------------------------------------- */
+/* --- strategies by name ------------------------------------------------------------------------------------------- */
 
 static const struct {
     const char *name;
@@ -57,7 +57,7 @@ bool mqsync_strategy_merges(enum mqsync_strategy s)
     return (unsigned)s < STRATEGIES_N && strategies[s].merges;
 }
 
-/* --- the write as a change ------------------------------------------------------------------------------------------ */
+/* --- the write as a change ---------------------------------------------------------------------------------------- */
 
 static bool is_live(const struct mqsync_record *stored)
 {
@@ -72,7 +72,7 @@ static int64_t later(int64_t a, int64_t b)
 /* Chained through the seed, so that a byte moved from the user to the data makes another fingerprint. */
 static uint64_t fingerprint(const struct mqsync_write *w)
 {
-    uint64_t h = XXH3_64bits_withSeed(w->user.n ? w->user.p : "", w->user.n, w->user.n);
+    uint64_t h = XXH3_64bits(w->user.n ? w->user.p : "", w->user.n);
     if (w->op != MQSYNC_DELETE)
         h = XXH3_64bits_withSeed(w->data.p, w->data.n, h);
     return h ? h : 1;
@@ -90,7 +90,8 @@ static bool time_is_good(const struct mqsync_write *w)
     return w->time.kind == MQSYNC_TIME_EXACT && w->time.ms <= w->arrived_ms;
 }
 
-/* Never older than the record for a write without a good time: a server clock that has stepped back must not lock it. */
+/* Never older than the record for a write without a good time: a server clock that has stepped back must not lock it.
+ */
 static int64_t effective_time(const struct mqsync_record *stored, const struct mqsync_write *w)
 {
     if (time_is_good(w))
@@ -123,7 +124,7 @@ static void out_of_memory(struct mqsync_outcome *ret)
     mqsync_fail(&ret->error, MQSYNC_SERVER_ERROR, "out of memory");
 }
 
-/* --- repetition ----------------------------------------------------------------------------------------------------- */
+/* --- repetition --------------------------------------------------------------------------------------------------- */
 
 static bool has_sent(const struct mqsync_change *c)
 {
@@ -164,8 +165,9 @@ static bool is_second_copy(const struct mqsync_change *first, const struct mqsyn
            (!first->mutation || !now->mutation);
 }
 
-/* The same user has changed the record to something else after `first` and before the write was sent: on, off, on again.
- * Then it is a change of its own. Of users only the last one is known, and nobody in particular may be many people. */
+/* The same user has changed the record to something else after `first` and before the write was sent: on, off, on
+ * again. Then it is a change of its own. Of users only the last one is known, and nobody in particular may be many
+ * people. */
 static bool came_back_to_it(const struct mqsync_record *stored, const struct mqsync_write *w,
                             const struct mqsync_change *first, const struct mqsync_change *now)
 {
@@ -196,8 +198,8 @@ static const struct mqsync_change *find_repeated(const struct mqsync_record *sto
     return NULL;
 }
 
-/* The answer and the event of then. What an insert removed from the record it replaced, or a merge kept of it, is no longer
- * known: such an event names what the write says. */
+/* The answer and the event of then. What an insert removed from the record it replaced, or a merge kept of it, is no
+ * longer known: such an event names what the write says. */
 static void repeat(const struct mqsync_change *c, const struct mqsync_write *w, struct mqsync_buf *out,
                    struct mqsync_outcome *ret)
 {
@@ -217,9 +219,10 @@ static void repeat(const struct mqsync_change *c, const struct mqsync_write *w, 
         out_of_memory(ret);
 }
 
-/* --- refusals ------------------------------------------------------------------------------------------------------- */
+/* --- refusals ----------------------------------------------------------------------------------------------------- */
 
-static bool if_version_fails(const struct mqsync_record *stored, const struct mqsync_write *w, struct mqsync_outcome *ret)
+static bool if_version_fails(const struct mqsync_record *stored, const struct mqsync_write *w,
+                             struct mqsync_outcome *ret)
 {
     uint64_t version = is_live(stored) ? stored->version : 0;
     if (!w->has_if_version || w->if_version == version)
@@ -253,7 +256,7 @@ static bool cannot_be_kept(const struct mqsync_rules *rules, const struct mqsync
     return ret->error.code != MQSYNC_OK;
 }
 
-/* --- conflict ------------------------------------------------------------------------------------------------------- */
+/* --- conflict ----------------------------------------------------------------------------------------------------- */
 
 /* An ifVersion that holds says as much as a baseVersion: the writer knows what it replaces. */
 static bool is_conflict(const struct mqsync_record *stored, const struct mqsync_write *w)
@@ -279,7 +282,7 @@ static enum winner winner_of(const struct mqsync_rules *rules, const struct mqsy
     return effective_time(stored, w) >= stored->updated_ms ? THE_WRITE : THE_RECORD;
 }
 
-/* --- applying ------------------------------------------------------------------------------------------------------- */
+/* --- applying ----------------------------------------------------------------------------------------------------- */
 
 static void apply_write(const struct mqsync_record *stored, const struct mqsync_write *w, struct mqsync_buf *out,
                         struct mqsync_outcome *ret)
@@ -325,7 +328,8 @@ static bool apply_merge(const struct mqsync_rules *rules, const struct mqsync_re
     size_t merged_n = out->n;
     if (out->failed)
         return true;
-    if (mqsync_slice_equal(mqsync_buf_slice(out), stored->data) || mqsync_json_equal(mqsync_buf_slice(out), stored->data))
+    if (mqsync_slice_equal(mqsync_buf_slice(out), stored->data) ||
+        mqsync_json_equal(mqsync_buf_slice(out), stored->data))
         return false;
     struct mqsync_buf event = {0};
     mqsync_json_diff(&event, stored->data, mqsync_buf_slice(out), false);
@@ -340,7 +344,7 @@ static bool apply_merge(const struct mqsync_rules *rules, const struct mqsync_re
     return true;
 }
 
-/* --- history -------------------------------------------------------------------------------------------------------- */
+/* --- history ------------------------------------------------------------------------------------------------------ */
 
 static bool worth_remembering(const struct mqsync_change *c, int64_t now_ms)
 {
@@ -379,7 +383,7 @@ static void fill_next(const struct mqsync_record *stored, const struct mqsync_wr
     remember(stored, now, next);
 }
 
-/* --- the story ------------------------------------------------------------------------------------------------------ */
+/* --- the story ---------------------------------------------------------------------------------------------------- */
 
 /* Field by field: `next` is large, and of no use before a change is accepted. */
 static void begin(const struct mqsync_record *stored, struct mqsync_buf *out, struct mqsync_outcome *ret)
@@ -412,8 +416,9 @@ static void accept(const struct mqsync_change *now, struct mqsync_outcome *ret)
     ret->timestamp_ms = now->effective_ms;
 }
 
-void mqsync_resolve(const struct mqsync_rules *rules, const struct mqsync_record *stored, uint64_t floor, uint64_t next_seq,
-                    const struct mqsync_write *write, struct mqsync_buf *out, struct mqsync_outcome *ret)
+void mqsync_resolve(const struct mqsync_rules *rules, const struct mqsync_record *stored, uint64_t floor,
+                    uint64_t next_seq, const struct mqsync_write *write, struct mqsync_buf *out,
+                    struct mqsync_outcome *ret)
 {
     begin(stored, out, ret);
     struct mqsync_change now = describe(stored, floor, next_seq, write);

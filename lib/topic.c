@@ -26,6 +26,12 @@ static bool is_control(uint32_t c)
     return c < 0x20 || (c >= 0x7F && c < 0xA0);
 }
 
+/* Unicode's noncharacters: Mosquitto takes a topic that holds one for malformed, so no event could carry the id. */
+static bool is_noncharacter(uint32_t c)
+{
+    return (c >= 0xFDD0 && c <= 0xFDEF) || (c & 0xFFFE) == 0xFFFE;
+}
+
 static bool all_in_name(struct mqsync_slice s)
 {
     for (size_t i = 0; i < s.n; i++)
@@ -46,7 +52,7 @@ static bool utf8_without_controls(struct mqsync_slice s)
     uint32_t c;
     for (size_t i = 0, length; i < s.n; i += length) {
         length = mqsync_utf8_char(s.p + i, s.n - i, &c);
-        if (length == 0 || is_control(c))
+        if (length == 0 || is_control(c) || is_noncharacter(c))
             return false;
     }
     return true;
@@ -165,7 +171,7 @@ void mqsync_topic_add_client(struct mqsync_buf *out, struct mqsync_slice client_
     uint32_t c;
     for (size_t i = 0, length; i < client_id.n; i += length) {
         length = mqsync_utf8_char(client_id.p + i, client_id.n - i, &c);
-        if (length == 0 || is_control(c) || c == '/' || c == '+' || c == '#') {
+        if (length == 0 || is_control(c) || is_noncharacter(c) || c == '/' || c == '+' || c == '#') {
             mqsync_buf_add_char(out, '_');
             length = length ? length : 1;
         } else {

@@ -20,7 +20,8 @@ static const char *default_topic(struct mqsync_plugin *p, const struct mqsync_re
     mqsync_buf_add_str(topic, "/re/");
     mqsync_topic_add_client(topic, mqsync_slice_str(r->client_id));
     mqsync_buf_add_char(topic, '\0');
-    return topic->failed ? NULL : topic->p;
+    /* a client id of nearly 64 KiB leaves no room for the levels before it: such a client is not answered */
+    return topic->failed || topic->n > UINT16_MAX ? NULL : topic->p;
 }
 
 static const char *topic_of(struct mqsync_plugin *p, const struct mqsync_request *r)

@@ -134,9 +134,15 @@ int mqsync_broker_reload_result(const struct mqsync_broker *b)
     return b->version < VERSION_OF(2, 1, 0) ? MOSQ_ERR_PLUGIN_DEFER : MOSQ_ERR_SUCCESS;
 }
 
+/* Since 2.0.15 the broker frees what a callback has replaced; before that nobody did. */
+static bool frees_replaced(const struct mqsync_broker *b)
+{
+    return b->version >= VERSION_OF(2, 0, 15);
+}
+
 void mqsync_broker_replace_topic(const struct mqsync_broker *b, struct mosquitto_evt_message *event, char *topic)
 {
-    if (b->version < VERSION_OF(2, 0, 15))
+    if (!frees_replaced(b))
         mosquitto_free(event->topic);
     event->topic = topic;
 }
@@ -146,7 +152,7 @@ bool mqsync_broker_replace_properties(const struct mqsync_broker *b, struct mosq
 {
     if (!b->certain)
         return false;
-    if (b->version < VERSION_OF(2, 1, 0))
+    if (!frees_replaced(b))
         mosquitto_property_free_all(&event->properties);
     event->properties = properties;
     return true;

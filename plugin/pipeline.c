@@ -48,7 +48,7 @@ static enum mqsync_code decode(struct mqsync_plugin *p, struct mqsync_request *r
     case MQSYNC_TOPIC_CMD_SHORT:
         break;
     case MQSYNC_TOPIC_BAD_CMD:
-        return mqsync_fail(&r->error, MQSYNC_INVALID_MESSAGE, "topic: %s", r->topic.wrong);
+        return mqsync_fail(&r->error, MQSYNC_INVALID_MESSAGE, "%s", r->topic.wrong);
     case MQSYNC_TOPIC_SERVER:
         return mqsync_fail(&r->error, MQSYNC_UNAUTHORIZED, "evt, rec and re are published by the server alone");
     default:

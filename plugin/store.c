@@ -2,6 +2,7 @@
 /* The store's door: opening and recovery, and what the writer's thread does for each record. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -244,8 +245,12 @@ static void init_locks(struct mqsync_store *s)
     pthread_condattr_destroy(&monotonic);
 }
 
+/* With every signal blocked: they are for the broker's thread. */
 static enum mqsync_code start_threads(struct mqsync_store *s, struct mqsync_error *ret_error)
 {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
     int rc = pthread_create(&s->mover, NULL, mqsync_store_mover, s);
     if (rc == 0 && (rc = pthread_create(&s->syncer, NULL, mqsync_store_syncer, s)) != 0) {
         pthread_mutex_lock(&s->lock);
@@ -254,6 +259,7 @@ static enum mqsync_code start_threads(struct mqsync_store *s, struct mqsync_erro
         pthread_mutex_unlock(&s->lock);
         pthread_join(s->mover, NULL);
     }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     return rc ? mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "cannot start a thread: %s", strerror(rc)) : MQSYNC_OK;
 }
 

@@ -83,8 +83,9 @@ struct mqsync_view;
 
 /* On the writer's thread: the newest state, without waiting. Valid until the next mqsync_store_put. For short walks. */
 enum mqsync_code mqsync_view_newest(struct mqsync_store *s, struct mqsync_view **ret, struct mqsync_error *ret_error);
-/* On any other thread of the writer's process: waits until all that has been put by now is in LMDB (or gives up after
- * timeout_ms), then a view of that. May be kept for seconds; a view that is kept costs disk space. */
+/* On any other thread of the writer's process: a view of what has been put by now at least. Has it moved into LMDB first; when
+ * the disk is full, or takes longer than timeout_ms, reads the log as another process would. May be kept for seconds; a view
+ * that is kept costs disk space. */
 enum mqsync_code mqsync_view_settled(struct mqsync_store *s, unsigned timeout_ms, struct mqsync_view **ret,
                                      struct mqsync_error *ret_error);
 /* In another process, beside a running writer or after its death. The reader keeps the environment open between views. */

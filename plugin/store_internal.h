@@ -291,7 +291,8 @@ int mqsync_store_read_txn(struct mqsync_store *s, MDB_txn **ret);
 int mqsync_store_move(struct mqsync_store *s, const struct mqsync_table *table, uint64_t segment, unsigned *ret_forgotten);
 void *mqsync_store_mover(void *store);  /* thread (store_move.c) */
 void *mqsync_store_syncer(void *store); /* thread */
-/* Asks for a move and waits until everything put by now is in LMDB; false on timeout or failure. Takes the lock itself. */
+/* Asks for a move and waits until everything put by now is in LMDB; false on timeout, or at once when the disk is failing. Takes
+ * the lock itself. */
 bool mqsync_store_settle(struct mqsync_store *s, unsigned timeout_ms);
 
 /* What a reader's view lays over LMDB's snapshot; both live as long as the view. */

@@ -301,7 +301,7 @@ bool mqsync_store_settle(struct mqsync_store *s, unsigned timeout_ms)
     int64_t deadline = mqsync_monotonic_ms() + timeout_ms;
     for (;;) {
         int64_t left = deadline - mqsync_monotonic_ms();
-        if (s->applied >= target || s->stop || left <= 0)
+        if (s->applied >= target || s->failing || s->stop || left <= 0)
             break;
         s->flush = true;
         pthread_cond_signal(&s->wake_mover);

@@ -63,30 +63,6 @@ enum mqsync_code mqsync_view_newest(struct mqsync_store *s, struct mqsync_view *
     return MQSYNC_OK;
 }
 
-enum mqsync_code mqsync_view_settled(struct mqsync_store *s, unsigned timeout_ms, struct mqsync_view **ret, struct mqsync_error *ret_error)
-{
-    if (!mqsync_store_settle(s, timeout_ms))
-        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "the disk does not keep up; try again later");
-    struct mqsync_view *v = view_alloc(ret_error);
-    if (!v)
-        return MQSYNC_SERVER_ERROR;
-    v->store = s;
-    v->dbis = &s->dbis;
-    v->settled = v->own_txn = true;
-    memcpy(v->epoch, s->epoch, sizeof v->epoch);
-    pthread_mutex_lock(&s->lock);
-    int rc = mqsync_lmdb_begin_read(s->env, &v->txn);
-    if (rc == 0)
-        s->views++;
-    pthread_mutex_unlock(&s->lock);
-    if (rc) {
-        free(v);
-        return mqsync_lmdb_fail(ret_error, rc, "cannot read", s->dir);
-    }
-    *ret = v;
-    return MQSYNC_OK;
-}
-
 enum mqsync_code mqsync_reader_open(const char *dir, struct mqsync_reader **ret, struct mqsync_error *ret_error)
 {
     struct mqsync_reader *r = calloc(1, sizeof *r);
@@ -163,6 +139,45 @@ enum mqsync_code mqsync_reader_view(struct mqsync_reader *r, struct mqsync_view 
             pause_ms(2);
     }
     return code;
+}
+
+/* LMDB alone has it all. */
+static enum mqsync_code settled_view(struct mqsync_store *s, struct mqsync_view **ret, struct mqsync_error *ret_error)
+{
+    struct mqsync_view *v = view_alloc(ret_error);
+    if (!v)
+        return MQSYNC_SERVER_ERROR;
+    v->own_txn = true;
+    memcpy(v->epoch, s->epoch, sizeof v->epoch);
+    int rc = mqsync_lmdb_begin_read(s->env, &v->txn);
+    if (rc) {
+        free(v);
+        return mqsync_lmdb_fail(ret_error, rc, "cannot read", s->dir);
+    }
+    *ret = v;
+    return MQSYNC_OK;
+}
+
+enum mqsync_code mqsync_view_settled(struct mqsync_store *s, unsigned timeout_ms, struct mqsync_view **ret, struct mqsync_error *ret_error)
+{
+    struct mqsync_reader as_others = {s->dir, s->env, s->dbis};
+    bool settled = mqsync_store_settle(s, timeout_ms);
+    struct mqsync_view *v = NULL;
+    pthread_mutex_lock(&s->lock);
+    s->views++; /* from here on the map does not move */
+    pthread_mutex_unlock(&s->lock);
+    enum mqsync_code code = settled ? settled_view(s, &v, ret_error) : mqsync_reader_view(&as_others, &v, ret_error);
+    if (code) {
+        pthread_mutex_lock(&s->lock);
+        s->views--;
+        pthread_mutex_unlock(&s->lock);
+        return code;
+    }
+    v->store = s;
+    v->dbis = &s->dbis;
+    v->settled = true;
+    *ret = v;
+    return MQSYNC_OK;
 }
 
 void mqsync_view_close(struct mqsync_view *v)

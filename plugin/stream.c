@@ -51,9 +51,8 @@ struct stream {
     unsigned ready;
     size_t ready_bytes;
     bool cancelled, closed;
-    /* the broker's thread's */
-    int64_t window_us;
-    unsigned window_sent;
+    /* the broker's thread's: how long the stream has waited for what it may send, and when that was last looked at */
+    int64_t credit_us, looked_us;
 };
 
 struct mqsync_streams {
@@ -455,20 +454,22 @@ void mqsync_streams_cancel(struct mqsync_streams *s, const char *client_id, stru
 static unsigned send_stream(struct mqsync_streams *s, struct stream *st, const struct limits *limits, int64_t until)
 {
     int64_t now = mqsync_monotonic_us();
+    int64_t cost = WINDOW_US / limits->window_pages;
     unsigned sent = 0;
 
-    if (now - st->window_us >= WINDOW_US) {
-        st->window_us = now;
-        st->window_sent = 0;
-    }
-    while (st->first && st->window_sent < limits->window_pages && mqsync_monotonic_us() < until) {
+    /* Evenly where the calls come often, all that a window holds at once where they do not. */
+    st->credit_us += now - st->looked_us;
+    if (st->credit_us > WINDOW_US)
+        st->credit_us = WINDOW_US;
+    st->looked_us = now;
+    while (st->first && st->credit_us >= cost && mqsync_monotonic_us() < until) {
         struct item *item = st->first;
         st->first = item->next;
         if (!st->first)
             st->last = NULL;
         st->ready--;
         st->ready_bytes -= item->n;
-        st->window_sent++;
+        st->credit_us -= cost;
         sent++;
         pthread_mutex_unlock(&s->lock);
         mqsync_address_send(&st->to, (struct mqsync_slice){item->bytes, item->n});

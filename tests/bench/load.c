@@ -40,7 +40,7 @@ struct options {
     const char *command, *collection, *prefix, *epoch;
     unsigned port, qos, publishers, window, settle_ms;
     int pid;
-    uint64_t records, messages, seed, expect, since;
+    uint64_t records, messages, first, seed, expect, since;
     double rate, seconds;
 };
 
@@ -519,6 +519,7 @@ static int command_each(const struct options *o, const char *suffix)
     snprintf(prefix, sizeof(prefix), "sync/%s/cmd/", o->collection);
     s.o = o;
     s.sequential = true;
+    s.next = o->first;
     stream_open(&s, prefix, suffix, NULL);
     return stream_measure(&s);
 }
@@ -797,7 +798,7 @@ static void parse(int argc, char **argv, struct options *o)
         {"records", 1, NULL, 'r'},    {"messages", 1, NULL, 'm'}, {"seed", 1, NULL, 's'},
         {"collection", 1, NULL, 'c'}, {"prefix", 1, NULL, 'x'},   {"rate", 1, NULL, 'R'},
         {"seconds", 1, NULL, 'S'},    {"expect", 1, NULL, 'e'},   {"since", 1, NULL, 'n'},
-        {"epoch", 1, NULL, 'E'},      {NULL, 0, NULL, 0},
+        {"epoch", 1, NULL, 'E'},      {"first", 1, NULL, 'f'},    {NULL, 0, NULL, 0},
     };
     *o = (struct options){.collection = "bench",
                           .prefix = "sync/bench/pass-along/",
@@ -836,6 +837,9 @@ static void parse(int argc, char **argv, struct options *o)
             break;
         case 's':
             o->seed = number(optarg);
+            break;
+        case 'f':
+            o->first = number(optarg);
             break;
         case 'c':
             o->collection = optarg;
@@ -879,10 +883,8 @@ int main(int argc, char **argv)
         return command_updates(&o);
     if (strcmp(o.command, "passthrough") == 0)
         return command_passthrough(&o);
-    if (strcmp(o.command, "fill") == 0) {
-        o.messages = o.records;
+    if (strcmp(o.command, "fill") == 0)
         return command_each(&o, "/insert");
-    }
     if (strcmp(o.command, "touch") == 0)
         return command_each(&o, "/update");
     if (strcmp(o.command, "latency") == 0 || strcmp(o.command, "snapshot") == 0 || strcmp(o.command, "sync") == 0) {

@@ -53,8 +53,8 @@ static void check_config(const struct mqsync_config *c)
     CHECK(c->auth.present || !c->auth.mqtt);
     CHECK(c->bridge.listen && c->bridge.broker);
     CHECK(!c->bridge.tls_cert_file == !c->bridge.tls_key_file);
-    for (size_t i = 0; i < c->trusted_users_n; i++)
-        CHECK(mqsync_config_trusted(c, c->trusted_users[i]));
+    if (c->trusted_users_n)
+        CHECK(mqsync_config_trusted(c, c->trusted_users[c->trusted_users_n - 1]));
     for (size_t i = 0; i < c->collections_n; i++)
         check_collection(c, i);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Stored records: what decode takes, encode writes again to the byte, and the head is the same by itself. The input is a
- * stored record; with a first byte other than the format's, the rest of it patched into a sound one. */
+/* Stored records: what decode takes, encode writes again to the byte, and the head is the same by itself. The input is
+ * a stored record; with a first byte other than the format's, the rest of it patched into a sound one. */
 #include "record.h"
 
 #include <stdio.h>
@@ -31,7 +31,8 @@ static void check_stored(struct mqsync_slice stored)
     CHECK(r.history_n >= 1 && r.history_n <= MQSYNC_HISTORY_MAX && r.user.n <= MQSYNC_USER_MAX);
     CHECK(r.deleted == (r.data.n == 0));
     CHECK(mqsync_record_decode_head(stored, &head) == MQSYNC_OK);
-    CHECK(head.version == r.version && head.seq == r.seq && head.updated_ms == r.updated_ms && head.deleted == r.deleted);
+    CHECK(head.version == r.version && head.seq == r.seq && head.updated_ms == r.updated_ms &&
+          head.deleted == r.deleted);
 
     struct mqsync_buf again = {0};
     mqsync_record_encode(&again, &r);
@@ -45,8 +46,13 @@ static void patch(const uint8_t *data, size_t size)
         .version = 7, .seq = 9, .updated_ms = 1000, .user = MQSYNC_SLICE("ana"), .data = MQSYNC_SLICE("{\"a\":1}")};
     r.history_n = 3;
     for (unsigned i = 0; i < r.history_n; i++) {
-        r.history[i] = (struct mqsync_change){.fingerprint = 1 + i, .mutation = i, .sent_ms = i == 1 ? 900 : INT64_MIN,
-                                              .arrived_ms = 950, .effective_ms = 1000, .version = 5 + i, .seq = 7 + i};
+        r.history[i] = (struct mqsync_change){.fingerprint = 1 + i,
+                                              .mutation = i,
+                                              .sent_ms = i == 1 ? 900 : INT64_MIN,
+                                              .arrived_ms = 950,
+                                              .effective_ms = 1000,
+                                              .version = 5 + i,
+                                              .seq = 7 + i};
     }
     struct mqsync_buf stored = {0};
     mqsync_record_encode(&stored, &r);

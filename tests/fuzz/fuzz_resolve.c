@@ -25,16 +25,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 enum choice {
     STRATEGY,
     OP,
-    RECORD,     /* 0: live, 1: a tombstone, 2: none */
+    RECORD, /* 0: live, 1: a tombstone, 2: none */
     UPSERT,
     TIME_KIND,
-    SENT,       /* in half seconds before or after the record's time; '5' is the same */
-    ARRIVED,    /* likewise */
-    BASE,       /* 0: none, 1: the record's version, 2: another */
-    IF,         /* likewise */
+    SENT,    /* in half seconds before or after the record's time; '5' is the same */
+    ARRIVED, /* likewise */
+    BASE,    /* 0: none, 1: the record's version, 2: another */
+    IF,      /* likewise */
     SAME_USER,
     RECONNECTED,
-    LIMIT,      /* 0: none, else so many times 16 bytes */
+    LIMIT, /* 0: none, else so many times 16 bytes */
     FLOOR,
     CHOICES_N
 };
@@ -139,7 +139,8 @@ static void check_event(const struct mqsync_record *old, const struct mqsync_out
     }
 }
 
-static void check_merge(const struct mqsync_rules *rules, const struct mqsync_record *old, const struct mqsync_outcome *o)
+static void check_merge(const struct mqsync_rules *rules, const struct mqsync_record *old,
+                        const struct mqsync_outcome *o)
 {
     if (!o->send_winner)
         return;
@@ -154,21 +155,22 @@ static void check_merge(const struct mqsync_rules *rules, const struct mqsync_re
     }
 }
 
-static void check_accepted(const struct mqsync_rules *rules, const struct mqsync_record *old, uint64_t floor, uint64_t seq,
-                           const struct mqsync_outcome *o)
+static void check_accepted(const struct mqsync_rules *rules, const struct mqsync_record *old, uint64_t floor,
+                           uint64_t seq, const struct mqsync_outcome *o)
 {
     CHECK(o->version == (old ? old->version : floor) + 1 && o->seq == seq);
     CHECK(o->next.version == o->version && o->next.seq == seq && o->next.updated_ms == o->timestamp_ms);
     CHECK(!old || o->next.updated_ms >= old->updated_ms);
     CHECK(!rules->max_record_bytes || o->next.data.n <= rules->max_record_bytes);
     const struct mqsync_change *last = &o->next.history[o->next.history_n - 1];
-    CHECK(last->version == o->version && last->seq == seq && last->fingerprint && last->effective_ms == o->timestamp_ms);
+    CHECK(last->version == o->version && last->seq == seq && last->fingerprint &&
+          last->effective_ms == o->timestamp_ms);
     check_event(old, o);
     check_merge(rules, old, o);
 }
 
-static void check_outcome(const struct mqsync_rules *rules, const struct mqsync_record *old, uint64_t floor, uint64_t seq,
-                          const struct mqsync_outcome *o)
+static void check_outcome(const struct mqsync_rules *rules, const struct mqsync_record *old, uint64_t floor,
+                          uint64_t seq, const struct mqsync_outcome *o)
 {
     switch (o->kind) {
     case MQSYNC_ACCEPTED:
@@ -223,8 +225,12 @@ static const struct mqsync_record *the_record(const struct input *in, const stru
     no_limit.max_record_bytes = 0;
     struct mqsync_buf out = {0};
     struct mqsync_outcome o;
-    struct mqsync_write w = {.op = MQSYNC_INSERT, .data = data, .user = MQSYNC_SLICE("ana"), .arrived_ms = RECORD_TIME,
-                             .time = {MQSYNC_TIME_EXACT, RECORD_TIME}, .reconnected_ms = INT64_MAX};
+    struct mqsync_write w = {.op = MQSYNC_INSERT,
+                             .data = data,
+                             .user = MQSYNC_SLICE("ana"),
+                             .arrived_ms = RECORD_TIME,
+                             .time = {MQSYNC_TIME_EXACT, RECORD_TIME},
+                             .reconnected_ms = INT64_MAX};
     mqsync_resolve(&no_limit, NULL, floor, 1, &w, &out, &o);
     CHECK(o.kind == MQSYNC_ACCEPTED && mqsync_slice_equal(o.next.data, data));
     keep(stored, record, &o);

@@ -11,7 +11,8 @@ const ROUNDS = Number(process.env.MQSYNC_KILL_ROUNDS ?? 20);
 const RECORDS = 10;
 
 /**
- * Writes as fast as acknowledgements come, `window` ahead of them, and remembers which were acknowledged. The n-th write of record r has
+ * Writes as fast as acknowledgements come, `window` ahead of them, and remembers which were acknowledged. The n-th
+ * write of record r has
  * data {"n": n, ...}, so that what is found can be compared with what was sent.
  */
 class Pump {
@@ -37,7 +38,11 @@ class Pump {
         this.sent.set(recordId, n);
         const data = `{"n":${n},"text":"${'x'.repeat((n * 37) % 300)}"}`;
         if (this.mutations) {
-            this.raw.publish('sync/c/cmd', `{"type":"insert","recordId":"${recordId}","data":${data},"metadata":{"mutationId":"${n}"}}`, { qos: 0 });
+            this.raw.publish(
+                'sync/c/cmd',
+                `{"type":"insert","recordId":"${recordId}","data":${data},"metadata":{"mutationId":"${n}"}}`,
+                { qos: 0 },
+            );
         } else {
             const id = this.raw.nextId();
             this.pending.set(id, [recordId, n]);
@@ -78,16 +83,23 @@ test(`kill -9 under load, ${ROUNDS} times: every acknowledged write is found`, a
             const target = 1 + Math.floor(Math.random() * 600);
             let count = 0;
             let pumps;
-            await withDeadline(new Promise((resolve, reject) => {
-                const acknowledged = () => {
-                    if (++count === target) {
-                        broker.process.kill('SIGKILL');
-                        resolve();
-                    }
-                };
-                pumps = [{ qos: 1 }, { qos: 2 }, { qos: 0, mutations: true }, { qos: 1 }].map((kind, i) => new Pump(broker, i, kind, sent, acknowledged));
-                Promise.all(pumps.map((pump) => pump.start())).catch((error) => broker.running && count < target && reject(error));
-            }), () => `${target} acknowledgements (round ${round}); had ${count}`);
+            await withDeadline(
+                new Promise((resolve, reject) => {
+                    const acknowledged = () => {
+                        if (++count === target) {
+                            broker.process.kill('SIGKILL');
+                            resolve();
+                        }
+                    };
+                    pumps = [{ qos: 1 }, { qos: 2 }, { qos: 0, mutations: true }, { qos: 1 }].map(
+                        (kind, i) => new Pump(broker, i, kind, sent, acknowledged),
+                    );
+                    Promise.all(pumps.map((pump) => pump.start())).catch(
+                        (error) => broker.running && count < target && reject(error),
+                    );
+                }),
+                () => `${target} acknowledgements (round ${round}); had ${count}`,
+            );
             await broker.exited;
             pumps.forEach((pump) => pump.raw.destroy());
             await broker.start();
@@ -101,7 +113,10 @@ test(`kill -9 under load, ${ROUNDS} times: every acknowledged write is found`, a
                 for (const [recordId, n] of pump.acknowledged) {
                     const record = state.records.get(recordId);
                     assert.ok(record, `round ${round}: ${recordId} is gone, write ${n} was acknowledged`);
-                    assert.ok(record.data.n >= n, `round ${round}: ${recordId} holds write ${record.data.n}, ${n} was acknowledged`);
+                    assert.ok(
+                        record.data.n >= n,
+                        `round ${round}: ${recordId} holds write ${record.data.n}, ${n} was acknowledged`,
+                    );
                     assert.ok(record.data.n <= sent.get(recordId));
                     assert.equal(record.version, record.data.n, `version of ${recordId}`);
                     assert.equal(record.data.text.length, (record.data.n * 37) % 300);
@@ -131,15 +146,18 @@ test('restart and kill -9 keep records, versions, tombstones, seq and epoch; sin
         await client.short('c', 'r2', 'delete');
         await client.short('other', 'x', 'insert', { o: 1 });
         let before = await client.sync('c');
-        for (const kill of [false, true, true, false]) {
+        for (const [i, kill] of [false, true, true, false].entries()) {
             await broker.restart({ kill });
             client = await broker.client({ version: 5 });
             const now = await client.sync('c');
             assert.deepEqual([now.seq, now.epoch], [before.seq, before.epoch]);
             assert.deepEqual([...now.records], [...before.records]);
             const nothing = await client.sync('c', { since: before.seq, epoch: before.epoch });
-            assert.deepEqual([nothing.records.size, nothing.deleted.size, nothing.pages[0].metadata.full], [0, 0, false]);
-            await client.short('c', 'r3', 'update', { k: kill });
+            assert.deepEqual(
+                [nothing.records.size, nothing.deleted.size, nothing.pages[0].metadata.full],
+                [0, 0, false],
+            );
+            await client.short('c', 'r3', 'update', { k: i });
             await client.cmd('c', { type: 'insert', recordId: 'r2', data: { back: 1 }, metadata: { mutationId: 'm' } });
             const ack = await client.answer('ack');
             assert.ok(ack.metadata.version === 3, `tombstone and mutationId are remembered: ${ack.metadata.version}`);
@@ -178,11 +196,18 @@ const complaints = (log) => log.split('\n').filter((line) => /MQS\d{4}/.test(lin
 
 test('a second broker on the same database is refused, and the first goes on', async () => {
     const first = await Broker.start({ config: { collections: { '*': {} } } });
-    const second = new Broker({ config: { collections: { '*': {} } }, dbPath: false, pluginOptions: [`plugin_opt_db_path ${first.database}`] });
+    const second = new Broker({
+        config: { collections: { '*': {} } },
+        dbPath: false,
+        pluginOptions: [`plugin_opt_db_path ${first.database}`],
+    });
     try {
         const log = await second.startRefused();
         const lines = complaints(log);
-        assert.ok(lines.some((line) => line.includes(first.database)), `no line names ${first.database}:\n${log}`);
+        assert.ok(
+            lines.some((line) => line.includes(first.database)),
+            `no line names ${first.database}:\n${log}`,
+        );
         assert.ok(lines.length <= 2, `one clear line was asked for:\n${lines.join('\n')}`);
         const client = await first.client({ version: 5 });
         await client.short('c', 'r', 'insert', '{}');
@@ -202,8 +227,14 @@ test('a second broker on the same database is refused, and the first goes on', a
 const WRONG = {
     'an unknown key': [{ collectoins: {} }, ['collectoins', 'collections']],
     'an unknown key of a collection': [{ collections: { todos: { upsrt: true } } }, ['todos', 'upsrt', 'upsert']],
-    'an unknown strategy': [{ collections: { todos: { conflict: { strategy: 'newest' } } } }, ['collections.todos.conflict.strategy', 'lastWriteWins', 'deepMerge']],
-    'a strategy without its fields': [{ collections: { todos: { conflict: { strategy: 'mergeArrays' } } } }, ['todos', 'fields']],
+    'an unknown strategy': [
+        { collections: { todos: { conflict: { strategy: 'newest' } } } },
+        ['collections.todos.conflict.strategy', 'lastWriteWins', 'deepMerge'],
+    ],
+    'a strategy without its fields': [
+        { collections: { todos: { conflict: { strategy: 'mergeArrays' } } } },
+        ['todos', 'fields'],
+    ],
     'text for a truth value': [{ collections: { todos: { retain: 'yes' } } }, ['todos', 'retain', 'true']],
     'a collection of a bad name': [{ collections: { 'to dos': {} } }, ['to dos']],
     'a root with a wildcard': [{ root: 'sync/+' }, ['root']],
@@ -215,8 +246,8 @@ const WRONG = {
     'an array for an object': [{ collections: [] }, ['collections']],
     'a number for a list': [{ trustedUsers: 5 }, ['trustedUsers']],
     'no JSON': ['{"root": "sync",}', []],
-    'a key twice': ['{"root": "sync", "root": "sync"}', ['root']],
-    'nothing': ['', []],
+    'a key twice': ['{"root": "sync", "root": "sync"}', ['duplicate']],
+    nothing: ['', []],
 };
 
 test('a wrong configuration stops the start, naming file, key and what is allowed', async (t) => {
@@ -226,7 +257,10 @@ test('a wrong configuration stops the start, naming file, key and what is allowe
             try {
                 const lines = complaints(await broker.startRefused());
                 const text = lines.join('\n');
-                assert.ok(lines.length >= 1 && lines.length <= 2, `one clear line was asked for:\n${text || broker.log}`);
+                assert.ok(
+                    lines.length >= 1 && lines.length <= 2,
+                    `one clear line was asked for:\n${text || broker.log}`,
+                );
                 for (const word of [broker.configFile, ...words]) {
                     assert.ok(text.includes(word), `"${word}" is missing in: ${text}`);
                 }
@@ -259,7 +293,11 @@ test('a database path that cannot be used stops the start with one clear line', 
     const directory = temporaryDirectory();
     const file = path.join(directory, 'file');
     fs.writeFileSync(file, 'not a directory');
-    const paths = { 'a file': file, 'below a file': path.join(file, 'db'), 'where nothing can be made': '/proc/mqsync/db' };
+    const paths = {
+        'a file': file,
+        'below a file': path.join(file, 'db'),
+        'where nothing can be made': '/proc/mqsync/db',
+    };
     for (const [what, where] of Object.entries(paths)) {
         await t.test(what, async () => {
             const broker = new Broker({ config: {}, dbPath: false, pluginOptions: [`plugin_opt_db_path ${where}`] });

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What goes in as data comes out as the same bytes. Payloads are compared as bytes here: JSON.parse would hide what is lost.
+// What goes in as data comes out as the same bytes. Payloads are compared as bytes here: JSON.parse would hide what is
+// lost.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { Broker } from '../lib/broker.mjs';
@@ -20,10 +21,12 @@ const broker = await Broker.start({
 after(() => broker.stop());
 
 const EXACT = {
-    'big integers': '{"a":123456789012345678901234567890,"b":-98765432109876543210,"c":9007199254740993,"d":18446744073709551616}',
-    'decimals': '{"a":0.1000000000000000055511151231257827,"b":1.0,"c":1.10,"d":-0,"e":-0.0,"f":0.30000000000000000000000000000000000001}',
-    'exponents': '{"a":1e5,"b":1E+400,"c":1.5e-400,"d":0e0,"e":1E5}',
-    'escapes': '{"a":"\\u0000","b":"\\u0001x\\u001f","c":"\\/\\"\\\\\\b\\f\\n\\r\\t","d":"\\u00e9\\u00E9"}',
+    'big integers':
+        '{"a":123456789012345678901234567890,"b":-98765432109876543210,"c":9007199254740993,"d":18446744073709551616}',
+    decimals:
+        '{"a":0.1000000000000000055511151231257827,"b":1.0,"c":1.10,"d":-0,"e":-0.0,"f":0.30000000000000000000000000000000000001}',
+    exponents: '{"a":1e5,"b":1E+400,"c":1.5e-400,"d":0e0,"e":1E5}',
+    escapes: '{"a":"\\u0000","b":"\\u0001x\\u001f","c":"\\/\\"\\\\\\b\\f\\n\\r\\t","d":"\\u00e9\\u00E9"}',
     'a NUL in a key': '{"\\u0000":1,"a\\u0000":2,"a":3}',
     'any Unicode': '{"a":"é😀\u200b\u2028\ufeff\uffff\u{10ffff}\u007f","ключ":"значение"}',
     'pairs of surrogates as escapes': '{"a":"\\ud83d\\ude00","b":"\\uDBFF\\uDFFF","\\ud83d\\ude00":1}',
@@ -31,14 +34,18 @@ const EXACT = {
     'empty keys': '{"":1,"a":{"":{"":[]}}}',
     'keys that code may trip over': '{"__proto__":{"x":1},"constructor":1,"toString":2,"hasOwnProperty":3,"length":0}',
     'all kinds of values': '{"n":null,"t":true,"f":false,"o":{},"l":[],"ll":[[],[[]],{}],"s":""}',
-    'nothing': '{}',
+    nothing: '{}',
     'nulls in arrays and objects': '{"a":[null,{"b":null}],"b":{"c":null}}',
-    'the names of the protocol': '{"type":"delete","collection":"x","recordId":"y","data":{"data":{}},"metadata":{"version":9},"timestamp":"t"}',
+    'the names of the protocol':
+        '{"type":"delete","collection":"x","recordId":"y","data":{"data":{}},"metadata":{"version":9},"timestamp":"t"}',
     'keys equal but for case and form': '{"a":1,"A":2,"\u00e9":3,"e\u0301":4}',
 };
 
 const includes = (packet, raw, what) =>
-    assert.ok(packet.payload.includes(Buffer.from(`"data":${raw}`)), `${what}:\n  wanted ${raw}\n  got    ${packet.text}`);
+    assert.ok(
+        packet.payload.includes(Buffer.from(`"data":${raw}`)),
+        `${what}:\n  wanted ${raw}\n  got    ${packet.text}`,
+    );
 
 matrix('data comes back to the letter, by every way', { forms: FORMS }, async ({ version, qos, form }) => {
     const collection = unique('c');
@@ -50,7 +57,11 @@ matrix('data comes back to the letter, by every way', { forms: FORMS }, async ({
         const recordId = unique('r');
         await writer.write(form, { type: 'insert', collection, recordId, data: raw });
         includes(await reader.eventPacket({ recordId }), raw, `event with ${what}`);
-        includes(await reader.recordPacket((m) => m.topic.endsWith(`/${recordId}`)), raw, `retained record with ${what}`);
+        includes(
+            await reader.recordPacket((m) => m.topic.endsWith(`/${recordId}`)),
+            raw,
+            `retained record with ${what}`,
+        );
         // Among others, as the fields of an update.
         const delta = unique('d');
         await writer.write(form, { type: 'insert', collection, recordId: delta, data: '{"first":1}' });
@@ -63,7 +74,10 @@ matrix('data comes back to the letter, by every way', { forms: FORMS }, async ({
     for (const [what, raw] of Object.entries(EXACT)) {
         assert.ok(everything.includes(Buffer.from(`"data":${raw}`)), `snapshot with ${what}`);
         if (raw !== '{}' && !what.includes('all kinds')) {
-            assert.ok(everything.includes(Buffer.from(`"data":{"first":1,${raw.slice(1)}`)), `updated record with ${what}`);
+            assert.ok(
+                everything.includes(Buffer.from(`"data":{"first":1,${raw.slice(1)}`)),
+                `updated record with ${what}`,
+            );
         }
     }
     await writer.noAnswers(collection);
@@ -74,7 +88,12 @@ matrix('white space between is not data', { forms: FORMS, qos: [1] }, async ({ v
     const client = await broker.client({ version });
     const reader = await broker.client({ version });
     await reader.subscribe(`sync/${collection}/evt/#`);
-    await client.write(form, { type: 'insert', collection, recordId: 'r', data: ' {\r\n\t"a b" : [ 1 , 2.50 ] , "c" : " x  y " , "d": { } } ' });
+    await client.write(form, {
+        type: 'insert',
+        collection,
+        recordId: 'r',
+        data: ' {\r\n\t"a b" : [ 1 , 2.50 ] , "c" : " x  y " , "d": { } } ',
+    });
     includes(await reader.eventPacket(), '{"a b":[1,2.50],"c":" x  y ","d":{}}', 'event');
     // Not a change for who compares values, and the same JSON value at any rate.
     assert.deepEqual((await client.read(collection, 'r')).data, { 'a b': [1, 2.5], c: ' x  y ', d: {} });
@@ -83,7 +102,12 @@ matrix('white space between is not data', { forms: FORMS, qos: [1] }, async ({ v
 test('an update leaves the bytes of all other fields', async () => {
     const collection = unique('c');
     const client = await broker.client({ version: 5 });
-    await client.short(collection, 'r', 'insert', '{"z":1.0,"big":123456789012345678901234567890,"s":"\\u0000","gone":1,"a":-0}');
+    await client.short(
+        collection,
+        'r',
+        'insert',
+        '{"z":1.0,"big":123456789012345678901234567890,"s":"\\u0000","gone":1,"a":-0}',
+    );
     await client.short(collection, 'r', 'update', '{"s":"\\u0001","gone":null,"new":1e2}');
     const { packets } = await client.sync(collection);
     includes(packets[0], '{"z":1.0,"big":123456789012345678901234567890,"s":"\\u0001","a":-0,"new":1e2}', 'record');
@@ -107,8 +131,16 @@ test('an insert over a record tells removed keys to the letter', async () => {
 test('merges keep the bytes of what they do not touch, and of what they move', async () => {
     const old = new Date(Date.now() - 60_000).toISOString();
     const cases = [
-        ['deep', '{"o":{"a":1.0,"s":"\\u0000"},"l":[1.0,"\\u00e9",12345678901234567890]}', '{"o":{"b":1.50,"a":9},"l":[1,"é",12345678901234567891,2e0]}'],
-        ['arrays', '{"k":1.0,"t":["\\u0000",1.10,{"b":1,"a":2}]}', '{"t":[9007199254740993,9007199254740992,{"a":2.0,"b":1}]}'],
+        [
+            'deep',
+            '{"o":{"a":1.0,"s":"\\u0000"},"l":[1.0,"\\u00e9",12345678901234567890]}',
+            '{"o":{"b":1.50,"a":9},"l":[1,"é",12345678901234567891,2e0]}',
+        ],
+        [
+            'arrays',
+            '{"k":1.0,"t":["\\u0000",1.10,{"b":1,"a":2}]}',
+            '{"t":[9007199254740993,9007199254740992,{"a":2.0,"b":1}]}',
+        ],
         ['sums', '{"n":0.1,"k":123456789012345678901234567890}', '{"n":0.20}'],
         ['max', '{"n":9007199254740992,"k":1.0}', '{"n":9007199254740993}'],
     ];
@@ -121,7 +153,8 @@ test('merges keep the bytes of what they do not touch, and of what they move', a
     for (const [collection, stored, local] of cases) {
         const client = await broker.client({ version: 5 });
         const recordId = unique('r');
-        const write = (type, data, metadata) => client.write('long', { type, collection, recordId, data, timestamp: old, metadata });
+        const write = (type, data, metadata) =>
+            client.write('long', { type, collection, recordId, data, timestamp: old, metadata });
         await write('insert', '{}');
         await write('update', stored, { baseVersion: 1 });
         await write('update', local, { baseVersion: 1 });
@@ -144,15 +177,38 @@ test('record ids and mutation ids are any text', async () => {
     const reader = await broker.client({ version: 5 });
     await reader.subscribe(`sync/${collection}/evt/+`);
     await reader.subscribe(`sync/${collection}/rec/+`);
-    for (const recordId of ['ключ-😀', 'with "quotes" and \\', ' leading and trailing ', 'x'.repeat(128), 'é'.repeat(64), '$SYS', "it's", '%2F', '{}', '.', '..', '__proto__', '\u{10ffff}']) {
+    for (const recordId of [
+        'ключ-😀',
+        'with "quotes" and \\',
+        ' leading and trailing ',
+        'x'.repeat(128),
+        'é'.repeat(64),
+        '$SYS',
+        "it's",
+        '%2F',
+        '{}',
+        '.',
+        '..',
+        '__proto__',
+        '\u{10fffd}',
+    ]) {
         const mutationId = `m "${recordId.slice(0, 30)}" \\`;
         await client.cmd(collection, { type: 'insert', recordId, data: { v: 1 }, metadata: { mutationId } });
         const ack = await client.answer('ack');
         assert.deepEqual([ack.recordId, ack.metadata.mutationId], [recordId, mutationId]);
         const event = await reader.eventPacket();
-        assert.deepEqual([event.topic, event.json.recordId, event.json.metadata.mutationId], [`sync/${collection}/evt/${recordId}`, recordId, mutationId]);
+        assert.deepEqual(
+            [event.topic, event.json.recordId, event.json.metadata.mutationId],
+            [`sync/${collection}/evt/${recordId}`, recordId, mutationId],
+        );
         assert.equal((await reader.recordPacket()).json.id, recordId);
-        await client.short(collection, recordId, 'update', { v: 2 }, { properties: { userProperties: { mutationId: `${mutationId}2` } } });
+        await client.short(
+            collection,
+            recordId,
+            'update',
+            { v: 2 },
+            { properties: { userProperties: { mutationId: `${mutationId}2` } } },
+        );
         assert.equal((await client.answer('ack')).metadata.mutationId, `${mutationId}2`);
         assert.equal((await reader.event()).metadata.version, 2);
         await reader.recordPacket();
@@ -185,7 +241,7 @@ const REFUSED = {
     'a pair of surrogates in UTF-8': inString('ed a0 bd ed b8 80'),
     'past U+10FFFF': inString('f4 90 80 80'),
     'five bytes': inString('f8 88 80 80 80'),
-    'FF': inString('ff'),
+    FF: inString('ff'),
     'invalid UTF-8 in a key': inKey('c3 28'),
     'a lone high surrogate': '{"a":"\\ud800"}',
     'a lone low surrogate': '{"a":"\\udc00"}',
@@ -197,14 +253,14 @@ const REFUSED = {
     'a raw NUL': inString('00'),
     'a raw control character': inString('1f'),
     'a raw newline': '{"a":"\n"}',
-    'NaN': '{"a":NaN}',
-    'Infinity': '{"a":-Infinity}',
+    NaN: '{"a":NaN}',
+    Infinity: '{"a":-Infinity}',
     'a leading zero': '{"a":01}',
     'a plus': '{"a":+1}',
     'no digit before the point': '{"a":.5}',
     'no digit after the point': '{"a":1.}',
     'no exponent': '{"a":1e}',
-    'hexadecimal': '{"a":0x10}',
+    hexadecimal: '{"a":0x10}',
     'single quotes': "{'a':1}",
     'a bare key': '{a:1}',
     'a trailing comma': '{"a":1,}',
@@ -213,23 +269,36 @@ const REFUSED = {
     'an unknown escape': '{"a":"\\x41"}',
     'a short escape': '{"a":"\\u00e"}',
     'a number as key': '{1:1}',
-    'True': '{"a":True}',
+    True: '{"a":True}',
     'a form feed as white space': '{"a":\f1}',
     'a no-break space as white space': '{"a":\u00a01}',
 };
 
-matrix('what is no JSON, or JSON that two readers read differently, is refused', { qos: [0, 1], forms: FORMS }, async ({ version, qos, form }) => {
-    const collection = unique('c');
-    const client = await broker.client({ version, qos });
-    for (const [what, data] of Object.entries(REFUSED)) {
-        const payload = form === 'short' ? data : Buffer.concat([Buffer.from('{"type":"insert","recordId":"r","data":'), Buffer.from(data), Buffer.from('}')]);
-        await (form === 'short' ? client.short(collection, 'r', 'insert', payload) : client.cmd(collection, payload));
-        const answer = await client.answer().catch((error) => assert.fail(`${what}: ${error.message}`));
-        assert.equal(answer.code, 'INVALID_MESSAGE', `${what}: ${JSON.stringify(answer)}`);
-    }
-    await client.noAnswers(collection);
-    assert.equal((await client.sync(collection)).records.size, 0);
-});
+matrix(
+    'what is no JSON, or JSON that two readers read differently, is refused',
+    { qos: [0, 1], forms: FORMS },
+    async ({ version, qos, form }) => {
+        const collection = unique('c');
+        const client = await broker.client({ version, qos });
+        for (const [what, data] of Object.entries(REFUSED)) {
+            const payload =
+                form === 'short'
+                    ? data
+                    : Buffer.concat([
+                          Buffer.from('{"type":"insert","recordId":"r","data":'),
+                          Buffer.from(data),
+                          Buffer.from('}'),
+                      ]);
+            await (form === 'short'
+                ? client.short(collection, 'r', 'insert', payload)
+                : client.cmd(collection, payload));
+            const answer = await client.answer().catch((error) => assert.fail(`${what}: ${error.message}`));
+            assert.equal(answer.code, 'INVALID_MESSAGE', `${what}: ${JSON.stringify(answer)}`);
+        }
+        await client.noAnswers(collection);
+        assert.equal((await client.sync(collection)).records.size, 0);
+    },
+);
 
 test('everything is there to the letter after a restart, and after kill -9', async () => {
     const own = await Broker.start({ config: { collections: { '*': {} } } });

@@ -16,63 +16,88 @@ const refused = (reasonCode, { version, qos }) =>
     assert.ok(version === 5 && qos > 0 ? reasonCode >= 0x80 : reasonCode < 0x80, `reason code ${reasonCode}`);
 const accepted = (reasonCode) => assert.ok(reasonCode < 0x80, `reason code ${reasonCode}`);
 
-matrix('insert, update and delete are events for others and silent for the writer', { forms: FORMS }, async ({ version, qos, form }) => {
-    const collection = unique('c');
-    const writer = await broker.client({ version, qos });
-    const reader = await broker.client({ version });
-    await reader.subscribe(`sync/${collection}/evt/#`);
-    const before = Date.now();
-    accepted(await writer.write(form, { type: 'insert', collection, recordId: 'r1', data: { a: 1, b: 'x' } }));
-    accepted(await writer.write(form, { type: 'update', collection, recordId: 'r1', data: { b: 'y' } }));
-    accepted(await writer.write(form, { type: 'delete', collection, recordId: 'r1' }));
+matrix(
+    'insert, update and delete are events for others and silent for the writer',
+    { forms: FORMS },
+    async ({ version, qos, form }) => {
+        const collection = unique('c');
+        const writer = await broker.client({ version, qos });
+        const reader = await broker.client({ version });
+        await reader.subscribe(`sync/${collection}/evt/#`);
+        const before = Date.now();
+        accepted(await writer.write(form, { type: 'insert', collection, recordId: 'r1', data: { a: 1, b: 'x' } }));
+        accepted(await writer.write(form, { type: 'update', collection, recordId: 'r1', data: { b: 'y' } }));
+        accepted(await writer.write(form, { type: 'delete', collection, recordId: 'r1' }));
 
-    const insert = await reader.eventPacket();
-    assert.equal(insert.topic, `sync/${collection}/evt/r1`);
-    assert.equal(insert.qos, qos, 'the event goes out at the QoS of the command');
-    assert.equal(insert.retain, false);
-    const { type, data, timestamp, recordId, metadata } = insert.json;
-    assert.deepEqual({ type, recordId, collection: insert.json.collection, data },
-        { type: 'insert', recordId: 'r1', collection, data: { a: 1, b: 'x' } });
-    assert.match(timestamp, TIME);
-    assert.ok(Math.abs(Date.parse(timestamp) - before) < 60_000, `timestamp ${timestamp}`);
-    assert.equal(metadata.version, 1);
-    assert.equal(metadata.userId, null);
-    assert.equal(metadata.mutationId, undefined);
+        const insert = await reader.eventPacket();
+        assert.equal(insert.topic, `sync/${collection}/evt/r1`);
+        assert.equal(insert.qos, qos, 'the event goes out at the QoS of the command');
+        assert.equal(insert.retain, false);
+        const { type, data, timestamp, recordId, metadata } = insert.json;
+        assert.deepEqual(
+            { type, recordId, collection: insert.json.collection, data },
+            { type: 'insert', recordId: 'r1', collection, data: { a: 1, b: 'x' } },
+        );
+        assert.match(timestamp, TIME);
+        assert.ok(Math.abs(Date.parse(timestamp) - before) < 60_000, `timestamp ${timestamp}`);
+        assert.equal(metadata.version, 1);
+        assert.equal(metadata.userId, null);
+        assert.equal(metadata.mutationId, undefined);
 
-    const update = await reader.event();
-    assert.deepEqual([update.type, update.metadata.version, update.data], ['update', 2, { b: 'y' }]);
-    assert.ok(update.metadata.seq > metadata.seq);
-    const gone = await reader.event();
-    assert.deepEqual([gone.type, gone.metadata.version, gone.data], ['delete', 3, undefined]);
-    assert.ok(gone.metadata.seq > update.metadata.seq);
-    await writer.noAnswers(collection);
-    assert.deepEqual(reader.events, []);
-});
+        const update = await reader.event();
+        assert.deepEqual([update.type, update.metadata.version, update.data], ['update', 2, { b: 'y' }]);
+        assert.ok(update.metadata.seq > metadata.seq);
+        const gone = await reader.event();
+        assert.deepEqual([gone.type, gone.metadata.version, gone.data], ['delete', 3, undefined]);
+        assert.ok(gone.metadata.seq > update.metadata.seq);
+        await writer.noAnswers(collection);
+        assert.deepEqual(reader.events, []);
+    },
+);
 
-matrix('a mutationId is acknowledged with version and seq', { forms: FORMS, skip: needsMetadata }, async ({ version, qos, form }) => {
-    const collection = unique('c');
-    const writer = await broker.client({ version, qos });
-    const reader = await broker.client({ version });
-    await reader.subscribe(`sync/${collection}/evt/+`);
-    let expected = 0;
-    for (const [type, data] of [['insert', { n: 1 }], ['update', { n: 2 }], ['delete', undefined]]) {
-        const mutationId = unique('m');
-        await writer.write(form, { type, collection, recordId: 'r', data, metadata: { mutationId } });
-        const ack = await writer.answerPacket('ack');
-        const event = await reader.event({ type });
-        assert.equal(ack.topic, `sync/${collection}/re/${writer.clientId}`);
-        assert.equal(ack.qos, qos, 'answers go out at the QoS of the command');
-        assert.deepEqual(ack.json, { type: 'ack', collection, recordId: 'r', metadata: { mutationId, version: ++expected, seq: event.metadata.seq } });
-        assert.equal(event.metadata.mutationId, mutationId);
-        assert.equal(event.metadata.version, expected);
-    }
-    await writer.noAnswers(collection);
-});
+matrix(
+    'a mutationId is acknowledged with version and seq',
+    { forms: FORMS, skip: needsMetadata },
+    async ({ version, qos, form }) => {
+        const collection = unique('c');
+        const writer = await broker.client({ version, qos });
+        const reader = await broker.client({ version });
+        await reader.subscribe(`sync/${collection}/evt/+`);
+        let expected = 0;
+        for (const [type, data] of [
+            ['insert', { n: 1 }],
+            ['update', { n: 2 }],
+            ['delete', undefined],
+        ]) {
+            const mutationId = unique('m');
+            await writer.write(form, { type, collection, recordId: 'r', data, metadata: { mutationId } });
+            const ack = await writer.answerPacket('ack');
+            const event = await reader.event({ type });
+            assert.equal(ack.topic, `sync/${collection}/re/${writer.clientId}`);
+            assert.equal(ack.qos, qos, 'answers go out at the QoS of the command');
+            assert.deepEqual(ack.json, {
+                type: 'ack',
+                collection,
+                recordId: 'r',
+                metadata: { mutationId, version: ++expected, seq: event.metadata.seq },
+            });
+            assert.equal(event.metadata.mutationId, mutationId);
+            assert.equal(event.metadata.version, expected);
+        }
+        await writer.noAnswers(collection);
+    },
+);
 
 matrix('subscribe, sync, unsubscribe, ping and auth are answered', {}, async ({ version, qos }) => {
     const collection = unique('c');
     const client = await broker.client({ version, qos });
-    await client.cmd(collection, { type: 'insert', collection, recordId: 'r1', data: { a: 1 }, timestamp: '2026-01-02T03:04:05.678Z' });
+    await client.cmd(collection, {
+        type: 'insert',
+        collection,
+        recordId: 'r1',
+        data: { a: 1 },
+        timestamp: '2026-01-02T03:04:05.678Z',
+    });
 
     await client.cmd(collection, { type: 'subscribe', collection });
     const subscribed = await client.answerPacket();
@@ -82,7 +107,9 @@ matrix('subscribe, sync, unsubscribe, ping and auth are answered', {}, async ({ 
     assert.equal(subscribed.json.collection, collection);
     assert.equal(subscribed.json.metadata.recordCount, 1);
     const page = await client.answer('sync');
-    assert.deepEqual(page.data.records, [{ id: 'r1', data: { a: 1 }, version: 1, updatedAt: '2026-01-02T03:04:05.678Z' }]);
+    assert.deepEqual(page.data.records, [
+        { id: 'r1', data: { a: 1 }, version: 1, updatedAt: '2026-01-02T03:04:05.678Z' },
+    ]);
     assert.equal(page.collection, collection);
     assert.deepEqual([page.metadata.full, page.metadata.more, page.metadata.total], [true, false, 1]);
     assert.equal(page.metadata.seq, subscribed.json.metadata.seq);
@@ -104,7 +131,14 @@ for (const version of VERSIONS) {
     test(`the collection may be left out, and must be the topic's otherwise [MQTT ${version}]`, async () => {
         const collection = unique('c');
         const client = await broker.client({ version });
-        accepted(await client.cmd(collection, { type: 'insert', recordId: 'r', data: { a: 1 }, metadata: { mutationId: 'm1' } }));
+        accepted(
+            await client.cmd(collection, {
+                type: 'insert',
+                recordId: 'r',
+                data: { a: 1 },
+                metadata: { mutationId: 'm1' },
+            }),
+        );
         assert.equal((await client.answer('ack')).collection, collection);
         await client.cmd(collection, { type: 'subscribe' });
         assert.equal((await client.answer('subscribed')).collection, collection);
@@ -120,8 +154,18 @@ for (const version of VERSIONS) {
     test(`unknown fields are ignored and not kept [MQTT ${version}]`, async () => {
         const collection = unique('c');
         const client = await broker.client({ version });
-        await client.cmd(collection, { x: [1, { y: 2 }], type: 'insert', recordId: 'r', data: { a: 1 }, 'data ': { b: 2 }, error: 5, code: {},
-            metadata: { mutationId: 'm', colour: 'red', deep: [{}] }, version: 99, updatedAt: 'never' });
+        await client.cmd(collection, {
+            x: [1, { y: 2 }],
+            type: 'insert',
+            recordId: 'r',
+            data: { a: 1 },
+            'data ': { b: 2 },
+            error: 5,
+            code: {},
+            metadata: { mutationId: 'm', colour: 'red', deep: [{}] },
+            version: 99,
+            updatedAt: 'never',
+        });
         assert.equal((await client.answer()).type, 'ack');
         const record = await client.read(collection, 'r');
         assert.deepEqual(record.data, { a: 1 });
@@ -131,7 +175,7 @@ for (const version of VERSIONS) {
 }
 
 const INVALID = {
-    'nothing': '',
+    nothing: '',
     'no JSON': 'hello',
     'half a message': '{"type":"insert","recordId":"r","data":{"a":1}',
     'two messages': '{"type":"ping"}{"type":"ping"}',
@@ -140,7 +184,7 @@ const INVALID = {
     'an array': '[{"type":"ping"}]',
     'a string': '"ping"',
     'a number': '1',
-    'null': 'null',
+    null: 'null',
     'no type': '{"recordId":"r","data":{}}',
     'a type that is no string': '{"type":1}',
     'an unknown type': '{"type":"frobnicate"}',
@@ -179,7 +223,8 @@ const INVALID = {
     'a negative baseVersion': '{"type":"update","recordId":"r","data":{},"metadata":{"baseVersion":-1}}',
     'a fraction as baseVersion': '{"type":"update","recordId":"r","data":{},"metadata":{"baseVersion":1.5}}',
     'text as baseVersion': '{"type":"update","recordId":"r","data":{},"metadata":{"baseVersion":"1"}}',
-    'a baseVersion past 2^64': '{"type":"update","recordId":"r","data":{},"metadata":{"baseVersion":18446744073709551617}}',
+    'a baseVersion past 2^64':
+        '{"type":"update","recordId":"r","data":{},"metadata":{"baseVersion":18446744073709551617}}',
     'text as ifVersion': '{"type":"update","recordId":"r","data":{},"metadata":{"ifVersion":"1"}}',
     'a negative since': '{"type":"sync","metadata":{"since":-1}}',
     'text as since': '{"type":"subscribe","metadata":{"since":"1"}}',
@@ -189,46 +234,84 @@ const INVALID = {
     'text as limit': '{"type":"sync","metadata":{"limit":"10"}}',
 };
 
-matrix('what is no message of the protocol is INVALID_MESSAGE, and the connection stays', { qos: [0, 1, 2] }, async ({ version, qos }) => {
-    const collection = unique('c');
-    const client = await broker.client({ version, qos });
-    const reader = await broker.client({ version });
-    await reader.subscribe(`sync/${collection}/evt/#`);
-    for (const [what, payload] of Object.entries(INVALID)) {
-        refused(await client.cmd(collection, payload), { version, qos });
-        const error = await client.answer().catch((failure) => assert.fail(`${what}: ${failure.message}`));
-        assert.deepEqual([error.type, error.code], ['error', 'INVALID_MESSAGE'], `${what}: ${JSON.stringify(error)}`);
-        assert.equal(error.metadata?.collection, what.startsWith('a collection') ? error.metadata?.collection : collection, what);
-    }
-    await client.noAnswers(collection);
-    assert.equal((await client.sync(collection)).records.size, 0);
-    await eventBarrier(client, collection, reader);
-    assert.deepEqual(reader.events, []);
-});
+matrix(
+    'what is no message of the protocol is INVALID_MESSAGE, and the connection stays',
+    { qos: [0, 1, 2] },
+    async ({ version, qos }) => {
+        const collection = unique('c');
+        const client = await broker.client({ version, qos });
+        const reader = await broker.client({ version });
+        await reader.subscribe(`sync/${collection}/evt/#`);
+        for (const [what, payload] of Object.entries(INVALID)) {
+            refused(await client.cmd(collection, payload), { version, qos });
+            const error = await client.answer().catch((failure) => assert.fail(`${what}: ${failure.message}`));
+            assert.deepEqual(
+                [error.type, error.code],
+                ['error', 'INVALID_MESSAGE'],
+                `${what}: ${JSON.stringify(error)}`,
+            );
+            assert.equal(
+                error.metadata?.collection,
+                what.startsWith('a collection') ? error.metadata?.collection : collection,
+                what,
+            );
+        }
+        await client.noAnswers(collection);
+        assert.equal((await client.sync(collection)).records.size, 0);
+        await eventBarrier(client, collection, reader);
+        assert.deepEqual(reader.events, []);
+    },
+);
 
-matrix('an error says which record and mutation it is about', { forms: FORMS, skip: needsMetadata }, async ({ version, qos, form }) => {
-    const collection = unique('c');
-    const client = await broker.client({ version, qos });
-    const mutationId = unique('m');
-    for (const type of ['update', 'delete']) {
-        const data = type === 'update' ? { a: 1 } : undefined;
-        refused(await client.write(form, { type, collection, recordId: 'nobody', data, metadata: { mutationId } }), { version, qos });
-        const error = await client.answer();
-        assert.deepEqual([error.type, error.code], ['error', 'RECORD_NOT_FOUND']);
-        assert.deepEqual(error.metadata, { collection, recordId: 'nobody', mutationId, ...(error.metadata.version !== undefined && { version: 0 }) });
-    }
-    await client.noAnswers(collection);
-});
+matrix(
+    'an error says which record and mutation it is about',
+    { forms: FORMS, skip: needsMetadata },
+    async ({ version, qos, form }) => {
+        const collection = unique('c');
+        const client = await broker.client({ version, qos });
+        const mutationId = unique('m');
+        for (const type of ['update', 'delete']) {
+            const data = type === 'update' ? { a: 1 } : undefined;
+            refused(
+                await client.write(form, { type, collection, recordId: 'nobody', data, metadata: { mutationId } }),
+                { version, qos },
+            );
+            const error = await client.answer();
+            assert.deepEqual([error.type, error.code], ['error', 'RECORD_NOT_FOUND']);
+            assert.deepEqual(error.metadata, {
+                collection,
+                recordId: 'nobody',
+                mutationId,
+                ...(error.metadata.version !== undefined && { version: 0 }),
+            });
+        }
+        await client.noAnswers(collection);
+    },
+);
 
 matrix('bad data in the short form is INVALID_MESSAGE', { qos: [0, 1, 2] }, async ({ version, qos }) => {
     const collection = unique('c');
     const client = await broker.client({ version, qos });
-    for (const payload of ['', 'x', '[]', '"x"', '5', 'null', '{"a":1', '{"a":1,"a":2}', '{"a":1}}', Buffer.from('7b2261223a22c328227d', 'hex')]) {
+    for (const payload of [
+        '',
+        'x',
+        '[]',
+        '"x"',
+        '5',
+        'null',
+        '{"a":1',
+        '{"a":1,"a":2}',
+        '{"a":1}}',
+        Buffer.from('7b2261223a22c328227d', 'hex'),
+    ]) {
         for (const op of ['insert', 'update']) {
             refused(await client.short(collection, 'r', op, payload), { version, qos });
             const error = await client.answer();
-            assert.deepEqual([error.type, error.code, error.metadata.collection, error.metadata.recordId], ['error', 'INVALID_MESSAGE', collection, 'r'],
-                `${payload}`);
+            assert.deepEqual(
+                [error.type, error.code, error.metadata.collection, error.metadata.recordId],
+                ['error', 'INVALID_MESSAGE', collection, 'r'],
+                `${payload}`,
+            );
         }
     }
     await client.noAnswers(collection);
@@ -238,13 +321,26 @@ matrix('bad data in the short form is INVALID_MESSAGE', { qos: [0, 1, 2] }, asyn
 test('wrong user properties in the short form are INVALID_MESSAGE [MQTT 5]', async () => {
     const collection = unique('c');
     const client = await broker.client({ version: 5 });
-    for (const [key, value] of [['baseVersion', 'x'], ['baseVersion', '-1'], ['baseVersion', ''], ['ifVersion', '1.5'], ['ifVersion', '99999999999999999999'],
-        ['timestamp', 'soon'], ['mutationId', ''], ['mutationId', 'm'.repeat(129)]]) {
-        refused(await client.short(collection, 'r', 'insert', '{}', { properties: { userProperties: { [key]: value } } }), { version: 5, qos: 1 });
+    for (const [key, value] of [
+        ['baseVersion', 'x'],
+        ['baseVersion', '-1'],
+        ['baseVersion', ''],
+        ['ifVersion', '1.5'],
+        ['ifVersion', '99999999999999999999'],
+        ['timestamp', 'soon'],
+        ['mutationId', ''],
+        ['mutationId', 'm'.repeat(129)],
+    ]) {
+        refused(
+            await client.short(collection, 'r', 'insert', '{}', { properties: { userProperties: { [key]: value } } }),
+            { version: 5, qos: 1 },
+        );
         assert.equal((await client.answer()).code, 'INVALID_MESSAGE', `${key} = ${value}`);
     }
     // Others are nobody's business.
-    accepted(await client.short(collection, 'r', 'insert', '{}', { properties: { userProperties: { colour: 'red' } } }));
+    accepted(
+        await client.short(collection, 'r', 'insert', '{}', { properties: { userProperties: { colour: 'red' } } }),
+    );
     await client.noAnswers(collection);
     assert.equal((await client.sync(collection)).records.size, 1);
 });
@@ -252,7 +348,8 @@ test('wrong user properties in the short form are INVALID_MESSAGE [MQTT 5]', asy
 matrix('timestamp and versions as user properties of the short form', { versions: [5] }, async ({ version, qos }) => {
     const collection = unique('c');
     const client = await broker.client({ version, qos });
-    const write = (type, data, metadata, timestamp) => client.write('short', { type, collection, recordId: 'r', data, timestamp, metadata });
+    const write = (type, data, metadata, timestamp) =>
+        client.write('short', { type, collection, recordId: 'r', data, timestamp, metadata });
     await write('insert', { a: 1 }, { mutationId: 'm1' }, '2026-03-04T05:06:07.089Z');
     assert.equal((await client.answer('ack')).metadata.version, 1);
     assert.equal((await client.read(collection, 'r')).updatedAt, '2026-03-04T05:06:07.089Z');
@@ -276,8 +373,10 @@ for (const qos of [0, 1, 2]) {
         const bystander = await broker.client({ version: 5 });
         await bystander.subscribe(`sync/${collection}/re/#`);
         client.answerTopics.add(responseTopic);
-        const ask = (message, correlation) => client.cmd(collection, message,
-            { properties: { responseTopic, correlationData: Buffer.from(correlation) } });
+        const ask = (message, correlation) =>
+            client.cmd(collection, message, {
+                properties: { responseTopic, correlationData: Buffer.from(correlation) },
+            });
         const expectAnswer = async (type, correlation) => {
             const answer = await client.answerPacket();
             assert.equal(answer.json.type, type);
@@ -287,7 +386,16 @@ for (const qos of [0, 1, 2]) {
         };
         await ask({ type: 'ping' }, 'one');
         await expectAnswer('pong', 'one');
-        await ask({ type: 'insert', recordId: 'r', data: { a: 1 }, timestamp: new Date(Date.now() - 5000).toISOString(), metadata: { mutationId: 'm' } }, 'two');
+        await ask(
+            {
+                type: 'insert',
+                recordId: 'r',
+                data: { a: 1 },
+                timestamp: new Date(Date.now() - 5000).toISOString(),
+                metadata: { mutationId: 'm' },
+            },
+            'two',
+        );
         await expectAnswer('ack', 'two');
         await ask({ type: 'subscribe' }, 'three');
         await expectAnswer('subscribed', 'three');
@@ -314,8 +422,9 @@ for (const qos of [0, 1, 2]) {
         const responseTopic = `answers/${unique()}`;
         const client = await broker.client({ version: 5, qos });
         client.answerTopics.add(responseTopic);
-        await client.short(collection, 'r', 'insert', '{"a":1}',
-            { properties: { responseTopic, correlationData: Buffer.from('c'), userProperties: { mutationId: 'm' } } });
+        await client.short(collection, 'r', 'insert', '{"a":1}', {
+            properties: { responseTopic, correlationData: Buffer.from('c'), userProperties: { mutationId: 'm' } },
+        });
         const ack = await client.answerPacket('ack');
         assert.deepEqual([ack.topic, ack.properties?.correlationData?.toString()], [responseTopic, 'c']);
     });
@@ -327,13 +436,21 @@ test('a Response Topic makes nothing pass for a message of the server or a comma
     const reader = await broker.client({ version: 5 });
     await reader.subscribe(`sync/${collection}/#`);
     await reader.subscribe('private/#');
-    for (const responseTopic of [`sync/${collection}/evt/forged`, `sync/${collection}/rec/forged`, `sync/${collection}/re/${reader.clientId}`,
-        `sync/${collection}/cmd`, 'private/door']) {
+    for (const responseTopic of [
+        `sync/${collection}/evt/forged`,
+        `sync/${collection}/rec/forged`,
+        `sync/${collection}/re/${reader.clientId}`,
+        `sync/${collection}/cmd`,
+        'private/door',
+    ]) {
         client.answerTopics.add(responseTopic);
         await client.cmd(collection, { type: 'ping' }, { properties: { responseTopic } });
     }
     await eventBarrier(client, collection, reader);
-    assert.deepEqual(reader.all.filter((m) => m.kind !== 'events').map((m) => m.topic), []);
+    assert.deepEqual(
+        reader.all.filter((m) => m.kind !== 'events').map((m) => m.topic),
+        [],
+    );
     assert.deepEqual(reader.events, []);
 });
 
@@ -347,12 +464,22 @@ matrix('answers reach the asking client alone, subscribed or not', { qos: [1] },
     await asks.settle(collection);
     await asks.noAnswers(collection); // once, although it is subscribed
     await listens.settle(collection);
-    assert.deepEqual(listens.all.filter((m) => m.topic !== `sync/${collection}/re/${listens.clientId}`).map((m) => m.topic), []);
+    assert.deepEqual(
+        listens.all.filter((m) => m.topic !== `sync/${collection}/re/${listens.clientId}`).map((m) => m.topic),
+        [],
+    );
 });
 
 for (const version of VERSIONS) {
     test(`characters of a client id that a level cannot hold become _ [MQTT ${version}]`, async () => {
-        for (const [clientId, level] of [['a/b', 'a_b'], ['a+b#c', 'a_b_c'], ['/', '_'], ['ümläut 😀', 'ümläut 😀'], ['a_b-c.d:e', 'a_b-c.d:e'], ['$SYS', '$SYS']]) {
+        for (const [clientId, level] of [
+            ['a/b', 'a_b'],
+            ['a+b#c', 'a_b_c'],
+            ['/', '_'],
+            ['ümläut 😀', 'ümläut 😀'],
+            ['a_b-c.d:e', 'a_b-c.d:e'],
+            ['$SYS', '$SYS'],
+        ]) {
             const client = await broker.client({ version, clientId });
             await client.cmd('any', { type: 'ping' });
             assert.equal((await client.answerPacket('pong')).topic, `sync/any/re/${level}`);
@@ -367,7 +494,10 @@ for (const version of VERSIONS) {
         const expected = version === 5 ? 0x87 : 0;
         raw.publish(`sync/${collection}/cmd/x/update`, '{"a":1}', { qos: 1, id: 1 });
         const puback = await raw.next('puback', (p) => p.id === 1);
-        assert.ok(version === 4 || puback.reasonCode >= 0x80, `PUBACK reason ${puback.reasonCode}, such as ${expected}`);
+        assert.ok(
+            version === 4 || puback.reasonCode >= 0x80,
+            `PUBACK reason ${puback.reasonCode}, such as ${expected}`,
+        );
         raw.publish(`sync/${collection}/cmd/x/update`, '{"a":1}', { qos: 2, id: 2 });
         const pubrec = await raw.next('pubrec', (p) => p.id === 2);
         assert.ok(version === 4 || pubrec.reasonCode >= 0x80, `PUBREC reason ${pubrec.reasonCode}`);
@@ -411,16 +541,28 @@ test('COLLECTION_NOT_FOUND for what is not configured', async () => {
     try {
         for (const version of VERSIONS) {
             const client = await strict.client({ version });
-            for (const message of [{ type: 'insert', recordId: 'r', data: {} }, { type: 'update', recordId: 'r', data: {} }, { type: 'delete', recordId: 'r' },
-                { type: 'subscribe' }, { type: 'sync' }]) {
+            for (const message of [
+                { type: 'insert', recordId: 'r', data: {} },
+                { type: 'update', recordId: 'r', data: {} },
+                { type: 'delete', recordId: 'r' },
+                { type: 'subscribe' },
+                { type: 'sync' },
+            ]) {
                 refused(await client.cmd('others', message), { version, qos: 1 });
                 const error = await client.answer();
-                assert.deepEqual([error.code, error.metadata.collection], ['COLLECTION_NOT_FOUND', 'others'], message.type);
+                assert.deepEqual(
+                    [error.code, error.metadata.collection],
+                    ['COLLECTION_NOT_FOUND', 'others'],
+                    message.type,
+                );
             }
             await client.short('others', 'r', 'insert', '{}');
             assert.equal((await client.answer()).code, 'COLLECTION_NOT_FOUND');
             await client.cmd('todos', { type: 'subscribe' });
-            assert.deepEqual((({ recordCount, seq }) => [recordCount, seq])((await client.answer('subscribed')).metadata), [0, 0]);
+            assert.deepEqual(
+                (({ recordCount, seq }) => [recordCount, seq])((await client.answer('subscribed')).metadata),
+                [0, 0],
+            );
             await client.noAnswers('todos');
         }
     } finally {

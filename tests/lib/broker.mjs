@@ -9,10 +9,11 @@ import path from 'node:path';
 import { Client } from './client.mjs';
 import { brokerProgram, deadlineMs, patience, plugin, preload, wrapper } from './env.mjs';
 import { RawClient } from './raw-mqtt.mjs';
-import { poll, Waiters, withDeadline } from './wait.mjs';
+import { Waiters, withDeadline } from './wait.mjs';
 
-const logTypes = process.env.MQSYNC_LOG_ALL ? ['log_type all'] :
-    ['error', 'warning', 'notice', 'information'].map((type) => `log_type ${type}`);
+const logTypes = process.env.MQSYNC_LOG_ALL
+    ? ['log_type all']
+    : ['error', 'warning', 'notice', 'information'].map((type) => `log_type ${type}`);
 const alive = new Set();
 
 process.on('exit', () => {
@@ -21,6 +22,10 @@ process.on('exit', () => {
         broker.removeDirectory();
     }
 });
+
+for (const signal of ['SIGINT', 'SIGTERM']) {
+    process.once(signal, () => process.exit(1)); // through 'exit' above: no broker is left behind
+}
 
 /** A port of 127.0.0.1 that nobody had a moment ago. */
 export function freePort() {
@@ -41,7 +46,8 @@ export function temporaryDirectory() {
 export class Broker {
     /**
      * @param {object} [options]
-     * @param {object|string|null} [options.config] mqsync.json (a string is written as it is); null: no plugin_opt_config
+     * @param {object|string|null} [options.config] mqsync.json (a string is written as it is); null: no
+     * plugin_opt_config
      * @param {boolean} [options.plugin] false: the stock broker
      * @param {string[]} [options.conf] more lines for mosquitto.conf, before the listener
      * @param {string[]} [options.listener] lines for the listener
@@ -108,14 +114,23 @@ export class Broker {
         if (options.dbPath !== false) {
             lines.push(`plugin_opt_db_path ${this.database}`);
         }
-        return [...lines, ...(options.pluginOptions ?? []).map((line) => line.replaceAll('DIR/', `${this.directory}/`))];
+        return [
+            ...lines,
+            ...(options.pluginOptions ?? []).map((line) => line.replaceAll('DIR/', `${this.directory}/`)),
+        ];
     }
 
     #configuration() {
         const { options } = this;
         const asRoot = process.getuid?.() === 0 ? ['user root'] : [];
-        const head = [...(options.head ?? []), ...asRoot, 'log_dest stderr', ...logTypes, 'connection_messages true',
-            'set_tcp_nodelay true'];
+        const head = [
+            ...(options.head ?? []),
+            ...asRoot,
+            'log_dest stderr',
+            ...logTypes,
+            'connection_messages true',
+            'set_tcp_nodelay true',
+        ];
         if (options.write) {
             return [...head, ...options.write(this)];
         }
@@ -168,7 +183,8 @@ export class Broker {
                 return this;
             }
             const log = this.log.slice(mark);
-            // Somebody took the port between our looking and the broker's binding; after a restart it has to be the same one.
+            // Somebody took the port between our looking and the broker's binding; after a restart it has to be the
+            // same one.
             if (attempt < 5 && log.includes('Address already in use') && !this.everAnswered) {
                 this.ports = undefined;
                 continue;
@@ -185,8 +201,10 @@ export class Broker {
         this.ports ??= await Promise.all(Array.from({ length: this.options.ports ?? 1 }, freePort));
         const mark = this.log.length;
         this.#spawn();
-        await withDeadline(this.exited, () => `the broker to refuse to start; its log:\n${this.log.slice(mark)}`)
-            .finally(() => this.running && this.kill());
+        await withDeadline(
+            this.exited,
+            () => `the broker to refuse to start; its log:\n${this.log.slice(mark)}`,
+        ).finally(() => this.running && this.kill());
         alive.delete(this);
         assert.notEqual(this.exit.code, 0, `exit status of a refused start; log:\n${this.log.slice(mark)}`);
         assert.equal(this.exit.signal, null, `died of a signal; log:\n${this.log.slice(mark)}`);
@@ -233,8 +251,10 @@ export class Broker {
     }
 
     async waitForLog(pattern, from = 0) {
-        return this.waiters.until(() => pattern.exec(this.log.slice(from)),
-            () => `${pattern} in the broker's log:\n${this.log.slice(from).slice(-3000)}`);
+        return this.waiters.until(
+            () => pattern.exec(this.log.slice(from)),
+            () => `${pattern} in the broker's log:\n${this.log.slice(from).slice(-3000)}`,
+        );
     }
 
     /** Bytes of memory in use now and at most ever, from /proc. */
@@ -274,7 +294,9 @@ export class Broker {
         await this.start();
     }
 
-    /** The end of a test's broker: it must still be there, stop cleanly, and nobody may have seen a malformed message. */
+    /**
+     * The end of a test's broker: it must still be there, stop cleanly, and nobody may have seen a malformed message.
+     */
     async stop() {
         try {
             if (this.running || this.exit?.signal !== 'SIGKILL') {
@@ -293,7 +315,3 @@ export class Broker {
         }
     }
 }
-
-/** Resolves when the log, asked now and then, holds the pattern; for brokers whose log goes to a file. */
-export const pollFile = (file, pattern) =>
-    poll(() => fs.existsSync(file) && pattern.exec(fs.readFileSync(file, 'utf8')), `${pattern} in ${file}`);

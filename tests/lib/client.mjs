@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// An MQTT client (mqtt.js) that speaks the protocol's words: commands out; answers, events and records in, each checked.
+// An MQTT client (mqtt.js) that speaks the protocol's words: commands out; answers, events and records in, each
+// checked.
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import { deadlineMs } from './env.mjs';
@@ -37,8 +38,16 @@ export class Client {
         this.version = version;
         this.clientId = options.clientId ?? unique('client');
         this.url = url ?? `mqtt://127.0.0.1:${port ?? broker.port}`;
-        this.options = { clean: true, reconnectPeriod: 0, connectTimeout: deadlineMs, keepalive: 600, resubscribe: false, ...options,
-            clientId: this.clientId, protocolVersion: version };
+        this.options = {
+            clean: true,
+            reconnectPeriod: 0,
+            connectTimeout: deadlineMs,
+            keepalive: 600,
+            resubscribe: false,
+            ...options,
+            clientId: this.clientId,
+            protocolVersion: version,
+        };
         /** What came in and nobody has taken out yet. */
         this.answers = [];
         this.events = [];
@@ -55,6 +64,7 @@ export class Client {
 
     async connect() {
         this.mqtt = mqtt.connect(this.url, this.options);
+        this.mqtt.stream.setNoDelay?.(true);
         this.mqtt.on('message', (topic, payload, packet) => this.#received(topic, payload, packet));
         this.mqtt.on('error', (error) => {
             this.error = error;
@@ -90,7 +100,16 @@ export class Client {
 
     #received(topic, payload, packet) {
         const { qos, retain, dup, properties } = packet;
-        const message = { topic, payload, qos, retain, dup, properties, kind: this.#kind(topic), text: payload.toString('utf8') };
+        const message = {
+            topic,
+            payload,
+            qos,
+            retain,
+            dup,
+            properties,
+            kind: this.#kind(topic),
+            text: payload.toString('utf8'),
+        };
         try {
             if (message.kind === 'answers' || message.kind === 'events') {
                 message.json = checkServerMessage(payload);
@@ -108,25 +127,36 @@ export class Client {
         this.waiters.wake();
     }
 
-    #until(condition, what, list) {
-        return this.waiters.until(() => {
-            if (this.violation) {
-                throw this.violation;
-            }
-            const value = condition();
-            if (!value && this.closed) {
-                throw new Error(`${this.clientId} lost its connection while waiting for ${what}; broker's log:\n${this.broker.log.slice(-2000)}`);
-            }
-            return value;
-        }, () => `${what}. ${this.clientId} has received instead:\n  ${list().slice(-10).map(brief).join('\n  ') || 'nothing'}`);
+    #until(condition, what, list, ms) {
+        return this.waiters.until(
+            () => {
+                if (this.violation) {
+                    throw this.violation;
+                }
+                const value = condition();
+                if (!value && this.closed) {
+                    throw new Error(
+                        `${this.clientId} lost its connection while waiting for ${what}; broker's log:\n${this.broker.log.slice(-2000)}`,
+                    );
+                }
+                return value;
+            },
+            () =>
+                `${what}. ${this.clientId} has received instead:\n  ${list().slice(-10).map(brief).join('\n  ') || 'nothing'}`,
+            ms,
+        );
     }
 
     #take(list, match, what) {
         const matches = matcher(match);
-        return this.#until(() => {
-            const i = list.findIndex(matches);
-            return i >= 0 && list.splice(i, 1)[0];
-        }, `${what} ${typeof match === 'function' ? match : JSON.stringify(match)}`, () => list);
+        return this.#until(
+            () => {
+                const i = list.findIndex(matches);
+                return i >= 0 && list.splice(i, 1)[0];
+            },
+            `${what} ${typeof match === 'function' ? match : JSON.stringify(match)}`,
+            () => list,
+        );
     }
 
     /** The next answer that matches, a string being its type; others stay for later. */
@@ -155,14 +185,17 @@ export class Client {
         return this.#take(this.others, match, 'a message of another topic');
     }
 
-    until(condition, what) {
-        return this.#until(condition, what, () => this.all);
+    until(condition, what, ms) {
+        return this.#until(condition, what, () => this.all, ms);
     }
 
     /** SUBSCRIBE; resolves with the granted QoS or refusal code (128 and up). */
     async subscribe(filter, { qos = 2, ...options } = {}) {
         try {
-            const grants = await withDeadline(this.mqtt.subscribeAsync(filter, { qos, ...options }), `SUBACK for ${filter}`);
+            const grants = await withDeadline(
+                this.mqtt.subscribeAsync(filter, { qos, ...options }),
+                `SUBACK for ${filter}`,
+            );
             return grants[0]?.qos ?? 128;
         } catch (error) {
             if (/^not within/.test(error.message)) throw error;
@@ -178,8 +211,10 @@ export class Client {
     async publish(topic, payload = '', { qos = this.qos, ...options } = {}) {
         const body = typeof payload === 'string' || Buffer.isBuffer(payload) ? payload : JSON.stringify(payload);
         try {
-            const packet = await withDeadline(this.mqtt.publishAsync(topic, body, { qos, ...options }),
-                () => `the acknowledgement of a QoS ${qos} PUBLISH to ${topic}`);
+            const packet = await withDeadline(
+                this.mqtt.publishAsync(topic, body, { qos, ...options }),
+                () => `the acknowledgement of a QoS ${qos} PUBLISH to ${topic}`,
+            );
             return packet?.reasonCode ?? 0;
         } catch (error) {
             if (typeof error.code === 'number' && error.code >= 128) {
@@ -211,7 +246,10 @@ export class Client {
             for (const [key, value] of Object.entries(metadata ?? {})) {
                 userProperties[key] = String(value);
             }
-            const properties = this.v5 && { properties: { ...options.properties, userProperties } };
+            // mqtt.js sends nothing at all when userProperties is there and empty.
+            const properties = Object.keys(userProperties).length && {
+                properties: { ...options.properties, userProperties },
+            };
             return this.short(collection, recordId, type, data ?? '', { ...options, ...properties });
         }
         const head = JSON.stringify({ type, collection, recordId, timestamp, metadata });
@@ -219,7 +257,10 @@ export class Client {
         return this.cmd(collection, data === undefined ? head : `${head.slice(0, -1)},"data":${raw}}`, options);
     }
 
-    /** Asks for a pong at the QoS of what went before: whatever that made the server send is here then. Pages of a snapshot may be later. */
+    /**
+     * Asks for a pong at the QoS of what went before: whatever that made the server send is here then. Pages of a
+     * snapshot may be later.
+     */
     async settle(collection = 'ready', { qos = this.qos } = {}) {
         await this.cmd(collection, { type: 'ping' }, { qos });
         await this.answer('pong');
@@ -233,7 +274,8 @@ export class Client {
 
     /**
      * Asks for all that a collection holds (or has changed since) and reads all pages.
-     * @returns {Promise<{records: Map<string, object>, deleted: Map<string, object>, pages: object[], seq: number, epoch: string}>}
+     * @returns {Promise<{records: Map<string, object>, deleted: Map<string, object>, pages: object[], seq: number,
+     * epoch: string}>}
      */
     async sync(collection, metadata, options) {
         await this.cmd(collection, { type: 'sync', collection, ...(metadata && { metadata }) }, options);
@@ -247,7 +289,8 @@ export class Client {
             packets.push(await this.answerPacket((m) => m.json.type === 'sync' && m.json.collection === collection));
         } while (packets.at(-1).json.metadata.more);
         const pages = packets.map((p) => p.json);
-        const collect = (key) => new Map(pages.flatMap((page) => page.data[key] ?? []).map((entry) => [entry.id, entry]));
+        const collect = (key) =>
+            new Map(pages.flatMap((page) => page.data[key] ?? []).map((entry) => [entry.id, entry]));
         const { seq, epoch } = pages.at(-1).metadata;
         return { records: collect('records'), deleted: collect('deleted'), pages, packets, seq, epoch };
     }
@@ -268,7 +311,10 @@ export class Client {
     drop() {
         this.mqtt.stream.destroy();
         this.broker.clients.delete(this);
-        return this.waiters.until(() => this.closed, () => 'the socket to close');
+        return this.waiters.until(
+            () => this.closed,
+            () => 'the socket to close',
+        );
     }
 
     end() {
@@ -277,7 +323,8 @@ export class Client {
 }
 
 /**
- * Waits until each subscriber has the event of a write that `writer` makes now: those of all its earlier writes in this collection are
+ * Waits until each subscriber has the event of a write that `writer` makes now: those of all its earlier writes in this
+ * collection are
  * here then, and nothing more of them is to come.
  */
 export async function eventBarrier(writer, collection, subscribers, { qos = writer.qos } = {}) {

@@ -31,6 +31,9 @@ export const preload = process.env.MQSYNC_PRELOAD;
 /** A command line put before the broker's, such as "valgrind -q --error-exitcode=99". */
 export const wrapper = (process.env.MQSYNC_VALGRIND ?? '').split(' ').filter(Boolean);
 
+/** Sanitizers and valgrind keep what was freed: bounds on memory are multiplied by this. */
+export const memoryFactor = preload || wrapper.length ? 12 : 1;
+
 /** Everything that waits multiplies by this: a broker under valgrind is not late, only slow. */
 export const patience = Number(process.env.MQSYNC_PATIENCE ?? (wrapper.length ? 8 : preload ? 3 : 1));
 export const deadlineMs = 10_000 * patience;

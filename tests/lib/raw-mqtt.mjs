@@ -1,12 +1,29 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// An MQTT client of a few lines that does what proper ones refuse to: leaves acknowledgements out, sends a packet twice,
+// An MQTT client of a few lines that does what proper ones refuse to: leaves acknowledgements out, sends a packet
+// twice,
 // speaks nonsense, stops reading.
 import net from 'node:net';
 import { deadlineMs } from './env.mjs';
 import { Waiters } from './wait.mjs';
 
-const TYPES = [null, 'connect', 'connack', 'publish', 'puback', 'pubrec', 'pubrel', 'pubcomp', 'subscribe', 'suback',
-    'unsubscribe', 'unsuback', 'pingreq', 'pingresp', 'disconnect', 'auth'];
+const TYPES = [
+    null,
+    'connect',
+    'connack',
+    'publish',
+    'puback',
+    'pubrec',
+    'pubrel',
+    'pubcomp',
+    'subscribe',
+    'suback',
+    'unsubscribe',
+    'unsuback',
+    'pingreq',
+    'pingresp',
+    'disconnect',
+    'auth',
+];
 const CODE = Object.fromEntries(TYPES.map((name, i) => [name, i]));
 
 export const bytes = (value) => (Buffer.isBuffer(value) ? value : Buffer.from(value ?? '', 'utf8'));
@@ -44,7 +61,9 @@ export function packet(type, flags, ...parts) {
 }
 
 export class RawClient {
-    /** @param {{port: number, version?: 3|4|5, clientId?: string|Buffer, username?: string, password?: string}} options */
+    /**
+     * @param {{port: number, version?: 3|4|5, clientId?: string|Buffer, username?: string, password?: string}} options
+     */
     constructor(options) {
         this.options = { version: 4, clientId: '', ...options };
         this.packets = [];
@@ -80,7 +99,7 @@ export class RawClient {
 
     #received(chunk) {
         this.buffer = this.buffer.length ? Buffer.concat([this.buffer, chunk]) : chunk;
-        for (let rest; (rest = this.#takePacket(this.buffer)); ) {
+        for (let rest; (rest = this.#takePacket(this.buffer));) {
             this.buffer = rest;
         }
         this.waiters.wake();
@@ -115,7 +134,7 @@ export class RawClient {
             out.reasonCode = body[0] ?? 0;
         } else if (body.length >= 2) {
             out.id = body.readUInt16BE(0);
-            out.reasonCode = this.v5 ? body[2] ?? 0 : 0;
+            out.reasonCode = this.v5 ? (body[2] ?? 0) : 0;
             if (type === 'suback') out.codes = [...body.subarray(this.v5 ? 3 + body[2] : 2)];
         }
         return out;
@@ -148,29 +167,50 @@ export class RawClient {
 
     /** The next packet of the type that `match` accepts, taken out of what has come in. */
     next(type, match = () => true, ms = deadlineMs) {
-        return this.waiters.until(() => {
-            const i = this.packets.findIndex((p) => p.type === type && match(p));
-            if (i >= 0) {
-                return this.packets.splice(i, 1)[0];
-            }
-            if (this.closed) {
-                throw new Error(`connection closed while waiting for ${type}${this.error ? `: ${this.error}` : ''}`);
-            }
-            return undefined;
-        }, () => `a ${type} packet; there came ${JSON.stringify(this.packets.map((p) => p.type)).slice(0, 500)}`, ms);
+        return this.waiters.until(
+            () => {
+                const i = this.packets.findIndex((p) => p.type === type && match(p));
+                if (i >= 0) {
+                    return this.packets.splice(i, 1)[0];
+                }
+                if (this.closed) {
+                    throw new Error(
+                        `connection closed while waiting for ${type}${this.error ? `: ${this.error}` : ''}`,
+                    );
+                }
+                return undefined;
+            },
+            () => `a ${type} packet; there came ${JSON.stringify(this.packets.map((p) => p.type)).slice(0, 500)}`,
+            ms,
+        );
     }
 
     /** Opens a connection and says CONNECT; resolves with the CONNACK. */
     async connect({ clean = true, will, sessionExpiryInterval, keepalive = 0 } = {}) {
         const { version, clientId, username, password } = this.options;
         await this.open();
-        const flags = (clean ? 2 : 0) | (will ? 4 | ((will.qos ?? 0) << 3) | (will.retain ? 32 : 0) : 0) |
-            (username !== undefined ? 128 : 0) | (password !== undefined ? 64 : 0);
-        const v5 = this.v5 ? [properties({ sessionExpiryInterval: sessionExpiryInterval ?? (clean ? undefined : 3600) })] : [];
-        this.send(packet('connect', 0, text('MQTT'), Buffer.from([version, flags]), u16(keepalive), ...v5, text(clientId),
-            ...(will ? [...(this.v5 ? [properties()] : []), text(will.topic), text(will.payload)] : []),
-            ...(username !== undefined ? [text(username)] : []),
-            ...(password !== undefined ? [text(password)] : [])));
+        const flags =
+            (clean ? 2 : 0) |
+            (will ? 4 | ((will.qos ?? 0) << 3) | (will.retain ? 32 : 0) : 0) |
+            (username !== undefined ? 128 : 0) |
+            (password !== undefined ? 64 : 0);
+        const v5 = this.v5
+            ? [properties({ sessionExpiryInterval: sessionExpiryInterval ?? (clean ? undefined : 3600) })]
+            : [];
+        this.send(
+            packet(
+                'connect',
+                0,
+                text('MQTT'),
+                Buffer.from([version, flags]),
+                u16(keepalive),
+                ...v5,
+                text(clientId),
+                ...(will ? [...(this.v5 ? [properties()] : []), text(will.topic), text(will.payload)] : []),
+                ...(username !== undefined ? [text(username)] : []),
+                ...(password !== undefined ? [text(password)] : []),
+            ),
+        );
         return this.next('connack');
     }
 
@@ -181,13 +221,19 @@ export class RawClient {
 
     /** The bytes of a PUBLISH; `id` and `dup` as the test wants them. */
     publishPacket(topic, payload, { qos = 0, id, dup = false, retain = false, properties: p } = {}) {
-        return packet('publish', (dup ? 8 : 0) | (qos << 1) | (retain ? 1 : 0), text(topic), ...(qos ? [u16(id)] : []),
-            ...(this.v5 ? [properties(p)] : []), bytes(payload));
+        return packet(
+            'publish',
+            (dup ? 8 : 0) | (qos << 1) | (retain ? 1 : 0),
+            text(topic),
+            ...(qos ? [u16(id)] : []),
+            ...(this.v5 ? [properties(p)] : []),
+            bytes(payload),
+        );
     }
 
     /** Sends a PUBLISH and waits for nothing; returns its packet id. */
     publish(topic, payload, options = {}) {
-        const id = options.qos ? options.id ?? this.nextId() : undefined;
+        const id = options.qos ? (options.id ?? this.nextId()) : undefined;
         this.send(this.publishPacket(topic, payload, { ...options, id }));
         return id;
     }
@@ -202,7 +248,9 @@ export class RawClient {
 
     async subscribe(filter, qos = 0) {
         const id = this.nextId();
-        this.send(packet('subscribe', 2, u16(id), ...(this.v5 ? [properties()] : []), text(filter), Buffer.from([qos])));
+        this.send(
+            packet('subscribe', 2, u16(id), ...(this.v5 ? [properties()] : []), text(filter), Buffer.from([qos])),
+        );
         return this.next('suback', (p) => p.id === id);
     }
 
@@ -219,7 +267,10 @@ export class RawClient {
     }
 
     async waitClosed() {
-        return this.waiters.until(() => this.closed, () => 'the broker to close the connection');
+        return this.waiters.until(
+            () => this.closed,
+            () => 'the broker to close the connection',
+        );
     }
 
     destroy() {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What a message of the server may look like: the contract's tables as code, and schemas/ when it is there. Every message that any
+// What a message of the server may look like: the contract's tables as code, and schemas/ when it is there. Every
+// message that any
 // client of any test receives passes through here.
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
@@ -9,8 +10,16 @@ import { schemas } from './env.mjs';
 
 const require = createRequire(import.meta.url);
 
-export const CODES = ['AUTH_FAILED', 'UNAUTHORIZED', 'INVALID_MESSAGE', 'COLLECTION_NOT_FOUND', 'RECORD_NOT_FOUND',
-    'RATE_LIMIT_EXCEEDED', 'SERVER_ERROR', 'CONFLICT'];
+export const CODES = [
+    'AUTH_FAILED',
+    'UNAUTHORIZED',
+    'INVALID_MESSAGE',
+    'COLLECTION_NOT_FOUND',
+    'RECORD_NOT_FOUND',
+    'RATE_LIMIT_EXCEEDED',
+    'SERVER_ERROR',
+    'CONFLICT',
+];
 export const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
 export const EPOCH = /^[0-9a-f]{32}$/;
 const PAGE_BYTES = 256 * 1024;

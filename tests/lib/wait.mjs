@@ -43,7 +43,9 @@ export class Waiters {
     }
 }
 
-/** Asks again and again, a short while apart, until `ask()` gives something truthy: for what announces itself to nobody. */
+/**
+ * Asks again and again, a short while apart, until `ask()` gives something truthy: for what announces itself to nobody.
+ */
 export async function poll(ask, what, ms = deadlineMs) {
     const end = Date.now() + ms;
     for (;;) {
@@ -62,7 +64,10 @@ export async function poll(ask, what, ms = deadlineMs) {
 export function withDeadline(promise, what, ms = deadlineMs) {
     let timer;
     const late = new Promise((_, reject) => {
-        timer = setTimeout(() => reject(new Error(`not within ${ms} ms: ${typeof what === 'function' ? what() : what}`)), ms);
+        timer = setTimeout(
+            () => reject(new Error(`not within ${ms} ms: ${typeof what === 'function' ? what() : what}`)),
+            ms,
+        );
     });
     return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }

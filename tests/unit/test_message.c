@@ -143,6 +143,17 @@ START_TEST(irrelevant_fields)
 }
 END_TEST
 
+START_TEST(fields_at_their_place)
+{
+    decode_good(
+        "{\"type\":\"delete\",\"collection\":\"c\",\"recordId\":\"r\",\"mutationId\":7,\"ifVersion\":\"x\","
+        "\"metadata\":{\"recordId\":\"other\",\"collection\":5,\"type\":\"ping\",\"metadata\":[],\"timestamp\":0}}");
+    ck_assert_int_eq(m.type, MQSYNC_TYPE_DELETE);
+    assert_slice(m.record_id, "r");
+    ck_assert(m.mutation_id.n == 0 && !m.has_if_version);
+}
+END_TEST
+
 START_TEST(collection_from_topic)
 {
     ck_assert_int_eq(decode_at("{\"type\":\"sync\"}", "todos"), MQSYNC_OK);
@@ -171,6 +182,28 @@ START_TEST(escapes_and_space)
 
     decode_good("{\"type\":\"auth\",\"token\":\"a\\/b\"}");
     assert_slice(m.token, "a/b");
+}
+END_TEST
+
+/* What was unescaped first must not move when room for more is needed. */
+START_TEST(scratch_does_not_move)
+{
+    enum { LONG = 100000 };
+    char *json = malloc(LONG + 256);
+    ck_assert_ptr_nonnull(json);
+    int n = sprintf(json, "{\"type\":\"insert\",\"collection\":\"\\u0063\",\"recordId\":\"\\u0072\",\"metadata\":"
+                          "{\"mutationId\":\"\\u006d\"}, \"data\":{\"a\":\"");
+    memset(json + n, 'x', LONG);
+    strcpy(json + n + LONG, "\"}}");
+    mqsync_buf_free(&scratch);
+    decode_good(json);
+    assert_slice(m.collection, "c");
+    assert_slice(m.record_id, "r");
+    assert_slice(m.mutation_id, "m");
+    ck_assert_uint_eq(m.data.n, LONG + 8);
+    ck_assert_ptr_eq(m.data.p + m.data.n, scratch.p + scratch.n);
+    ck_assert_ptr_eq(m.record_id.p, scratch.p + 1);
+    free(json);
 }
 END_TEST
 
@@ -567,6 +600,12 @@ START_TEST(page_incremental)
                    "{\"id\":\"d2\",\"version\":2,\"updatedAt\":\"" TIME "\"}]},"
                    "\"timestamp\":\"" TIME "\",\"metadata\":{\"seq\":7,\"epoch\":\"e1\",\"full\":false,\"more\":false,"
                    "\"total\":3}}");
+
+    /* a page begun again has none of the last one's entries */
+    mqsync_page_begin(&page, MQSYNC_SLICE("c"));
+    ck_assert_uint_eq(page.records_n + page.deleted_n, 0);
+    mqsync_page_end(&page, TIME_MS, 8, MQSYNC_SLICE("e1"), false, false, 0);
+    ck_assert_ptr_nonnull(memmem(page.out.p, page.out.n, "{\"records\":[],\"deleted\":[]}", 27));
     mqsync_page_free(&page);
 }
 END_TEST
@@ -646,7 +685,9 @@ int main(void)
         irrelevant_fields,
         collection_from_topic,
         escapes_and_space,
+        scratch_does_not_move,
         data_is_not_copied,
+        fields_at_their_place,
         wrong_fields,
         long_values_are_cut,
         lengths,

@@ -170,10 +170,11 @@ START_TEST(format_clamps)
 }
 END_TEST
 
-/* Every day of ten thousand years against the C library, and back through the parser. */
+/* Every day from 1597 to 2402, so a whole cycle of leap years, and every eleventh of the other ten thousand years,
+ * against the C library, and back through the parser. */
 START_TEST(calendar)
 {
-    for (int64_t day = -719528; day <= 2932896; day++) {
+    for (int64_t day = -719528; day <= 2932896; day += day > -136000 && day < 158000 ? 1 : 11) {
         time_t seconds = (time_t)(day * 86400 + (day * 7919 % 86400 + 86400) % 86400);
         struct tm tm;
         char expected[64], text[MQSYNC_TIMESTAMP_LEN];

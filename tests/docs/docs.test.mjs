@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Holds the documents to what the programs do. With MQSYNC_DOCS_RECORD=1 the examples are written as they come out, for
+// the author to read before committing.
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import path from 'node:path';
+import { test } from 'node:test';
+import { repository } from '../lib/env.mjs';
+import { findExamples, runExamples } from './examples.mjs';
+
+const record = Boolean(process.env.MQSYNC_DOCS_RECORD);
+const read = (file) => fs.readFileSync(path.join(repository, file), 'utf8');
+const documents = ['README.md', 'CHANGELOG.md', ...fs.readdirSync(path.join(repository, 'docs'))
+    .filter((name) => name.endsWith('.md')).map((name) => `docs/${name}`)];
+
+function sources(...directories) {
+    return directories.flatMap((directory) => fs.readdirSync(path.join(repository, directory), { withFileTypes: true })
+        .flatMap((entry) => {
+            const file = `${directory}/${entry.name}`;
+            return entry.isDirectory() ? sources(file) : /\.[ch]$/.test(file) ? [file] : [];
+        }));
+}
+
+const found = (text, pattern) => [...new Set([...text.matchAll(pattern)].map((match) => match[1] ?? match[0]))].sort();
+
+/** The part of a document below a heading, to the next of the same or a higher level. */
+function section(file, heading) {
+    const lines = read(file).split('\n');
+    const start = lines.findIndex((line) => new RegExp(`^#+ ${heading}$`).test(line));
+    assert.notEqual(start, -1, `${file} has no heading "${heading}"`);
+    const level = lines[start].indexOf(' ');
+    const end = lines.findIndex((line, i) => i > start && /^#+ /.test(line) && line.indexOf(' ') <= level);
+    return lines.slice(start, end === -1 ? undefined : end).join('\n');
+}
+
+// --- what is shown is what comes out ----------------------------------------------------------------------------
+
+for (const file of documents) {
+    const examples = findExamples(read(file));
+    if (!examples.length) {
+        continue;
+    }
+    test(`the examples of ${file}`, async (t) => {
+        const results = [];
+        for await (const { example, text } of runExamples(examples)) {
+            results.push({ example, text });
+            if (!record) {
+                await t.test(`${example.kind} at line ${example.line}`, () => assert.equal(text, example.text));
+            }
+        }
+        assert.equal(results.length, examples.length);
+        if (record) {
+            let document = read(file);
+            for (const { example, text } of results.reverse()) {
+                document = document.slice(0, example.from) + text + document.slice(example.to);
+            }
+            fs.writeFileSync(path.join(repository, file), document);
+        }
+    });
+}
+
+test('every example marked as such is one', () => {
+    for (const file of documents) {
+        const marks = found(read(file), /^<!-- (?:exchange|console|watch|prints|log|mosquitto\.conf|mqsync\.json) -->$/gm).length;
+        const count = (read(file).match(/^<!-- [a-z.]+ -->$/gm) ?? []).length;
+        assert.equal(findExamples(read(file)).length, count, `${file}: a mark without a block after it (${marks} kinds)`);
+    }
+    for (const [file, least] of [['README.md', 8], ['docs/protocol.md', 20]]) {
+        assert.ok(findExamples(read(file)).length >= least, `${file} has lost its examples`);
+    }
+});
+
+// --- completeness -----------------------------------------------------------------------------------------------
+
+test('docs/operations.md lists the log ids of the sources, and no others', () => {
+    const used = found(sources('lib', 'plugin').map(read).join('\n'), /\bMQS\d{4}\b/g);
+    const listed = found(section('docs/operations.md', 'Log lines'), /^\| `(MQS\d{4})`/gm);
+    assert.ok(used.length > 10, 'the sources have log ids');
+    assert.deepEqual(listed, used);
+});
+
+test('docs/operations.md lists the counters of the sources, and no others', () => {
+    const used = found(read('plugin/counters.c'), /^ +\{"([a-z/]+)", /gm);
+    const listed = found(section('docs/operations.md', 'Counters'), /^\| `\$SYS\/broker\/mqsync\/([a-z/]+)`/gm).filter((name) => name !== 'version');
+    assert.ok(used.length > 5, 'the sources have counters');
+    assert.deepEqual(listed, used);
+});
+
+test('docs/operations.md lists the keys of the configuration schema, with their defaults', () => {
+    const table = section('docs/operations.md', 'mqsync.json');
+    const schema = JSON.parse(read('schemas/config.schema.json'));
+    const resolve = (node) => (node.$ref ? resolve(node.$ref.slice(2).split('/').reduce((at, key) => at[key], schema)) : node);
+    const keys = [];
+    const walk = (node, prefix) => {
+        const object = [resolve(node), ...(resolve(node).oneOf ?? []), ...(resolve(node).anyOf ?? [])].map(resolve).find((n) => n.properties || n.additionalProperties);
+        for (const [key, value] of Object.entries(object?.properties ?? {})) {
+            const fallback = value.default ?? resolve(value).default;
+            keys.push(`${prefix}${key}`);
+            if ('default' in { ...resolve(value), ...value }) {
+                const shown = new RegExp(`^\\| \`${`${prefix}${key}`.replaceAll('.', '\\.')}\` \\| \`(.*?)\` \\|`, 'm').exec(table)?.[1];
+                assert.equal(shown, JSON.stringify(fallback ?? null), `the default of ${prefix}${key}`);
+            }
+            walk(value, `${prefix}${key}.`);
+        }
+        if (typeof object?.additionalProperties === 'object') {
+            walk(object.additionalProperties, `${prefix}NAME.`);
+        }
+    };
+    walk(schema, '');
+    const listed = found(table, /^\| `([A-Za-z.]+)` \|/gm);
+    assert.deepEqual(listed, keys.filter((key) => key !== '$schema').sort());
+});
+
+test('docs/protocol.md has every operation and what it carries', () => {
+    const { operations } = JSON.parse(read('schemas/operations.json'));
+    for (const { type, requires, optional } of operations) {
+        const text = section('docs/protocol.md', `\`${type}\``);
+        for (const field of [...requires, ...optional]) {
+            assert.ok(text.includes(`\`${field}\``), `docs/protocol.md, ${type}: ${field} is not mentioned`);
+        }
+    }
+    const headings = found(section('docs/protocol.md', 'Messages of the client'), /^### `([a-z]+)`$/gm);
+    assert.deepEqual(headings, operations.map(({ type }) => type).sort());
+});
+
+test('docs/protocol.md has every error code, and no others', () => {
+    const used = found(read('lib/error.c'), /return "([A-Z_]+)"/g).filter((name) => name !== 'OK');
+    const listed = found(section('docs/protocol.md', 'Errors'), /^\| `([A-Z_]+)` \|/gm);
+    assert.deepEqual(listed, used);
+});
+
+test('docs/protocol.md has every strategy, and no others', () => {
+    const used = found(read('lib/resolve.c'), /^ +\[MQSYNC_[A-Z_]+\] = \{"([A-Za-z]+)"/gm);
+    const listed = found(section('docs/protocol.md', 'Strategies'), /^#+ `([A-Za-z]+)`/gm);
+    assert.ok(used.length === 9);
+    assert.deepEqual(listed, used);
+});
+
+// --- links ------------------------------------------------------------------------------------------------------
+
+const anchor = (heading) => heading.toLowerCase().replace(/[^\p{L}\p{N} _-]/gu, '').replaceAll(' ', '-');
+const anchors = (text) => new Set(text.replace(/^```[^]*?^```$/gm, '').match(/^#+ .*$/gm).map((line) => anchor(line.replace(/^#+ /, ''))));
+
+test('links between the documents lead somewhere', () => {
+    let links = 0;
+    for (const file of documents) {
+        for (const [, target] of read(file).replace(/^```[^]*?^```$/gm, '').matchAll(/\]\(([^)\s]+)\)/g)) {
+            if (/^[a-z]+:/.test(target)) {
+                continue;
+            }
+            const [name, fragment] = target.split('#');
+            const other = name ? path.normalize(path.join(path.dirname(file), name)) : file;
+            assert.ok(fs.existsSync(path.join(repository, other)), `${file}: ${target} is not there`);
+            if (fragment) {
+                assert.ok(anchors(read(other)).has(fragment), `${file}: ${target} has no such heading`);
+            }
+            links++;
+        }
+    }
+    assert.ok(links > 5);
+});
+
+test('paths of this repository that the documents name are there', () => {
+    for (const file of documents) {
+        for (const name of found(read(file), /`((?:conf|docs|lib|plugin|schemas|tests)\/[A-Za-z0-9_./-]+)`/g)) {
+            assert.ok(fs.existsSync(path.join(repository, name.replace(/\/$/, ''))), `${file}: ${name} is not there`);
+        }
+    }
+});
