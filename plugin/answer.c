@@ -5,7 +5,8 @@
 
 #include <mqtt_protocol.h>
 
-/* Not below $SYS, which the broker's own would be; `#` does not match it. As long as the shortest command's topic, s/c/cmd. */
+/* Not below $SYS, which the broker's own would be; `#` does not match it. As long as the shortest command's topic,
+ * s/c/cmd. */
 static const char nowhere[] = "$mqsync";
 
 /* root/{collection}/re/{clientId} into scratch, with its NUL. */
@@ -135,10 +136,12 @@ void mqsync_answer_compose_winner(struct mqsync_plugin *p, const struct mqsync_r
     mqsync_event_encode(&p->scratch.answer, &event);
 }
 
-void mqsync_answer_swallow(struct mosquitto_evt_message *event)
+void mqsync_answer_swallow(struct mqsync_plugin *p, struct mosquitto_evt_message *event)
 {
     memcpy(event->topic, nowhere, sizeof(nowhere));
     event->payload = NULL; /* the broker frees the old one, and takes the length back with the changed pointer */
     event->payloadlen = 0;
     event->retain = false;
+    if (event->properties)
+        mqsync_broker_replace_properties(&p->broker, event, NULL);
 }

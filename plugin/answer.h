@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What goes back to the client that sent a command: to root/{collection}/re/{clientId}, or to the command's Response Topic with its
- * Correlation Data; to that client alone, at the command's QoS, and past the broker's ACLs. */
+/* What goes back to the client that sent a command: to root/{collection}/re/{clientId}, or to the command's Response
+ * Topic with its Correlation Data; to that client alone, at the command's QoS, and past the broker's ACLs. */
 #ifndef MQSYNC_ANSWER_H
 #define MQSYNC_ANSWER_H
 
@@ -20,7 +20,8 @@ bool mqsync_address_copy(struct mqsync_plugin *p, const struct mqsync_request *r
 void mqsync_address_free(struct mqsync_address *a);
 void mqsync_address_send(const struct mqsync_address *a, struct mqsync_slice answer);
 
-/* Sends p->scratch.answer to the sender of r. Not after the event has been rewritten: the topic's slices are gone then. */
+/* Sends p->scratch.answer to the sender of r. Not after the event has been rewritten: the topic's slices are gone then.
+ */
 void mqsync_answer_send(struct mqsync_plugin *p, const struct mqsync_request *r);
 
 void mqsync_answer_error(struct mqsync_plugin *p, const struct mqsync_request *r); /* r->error */
@@ -30,11 +31,13 @@ void mqsync_answer_ack(struct mqsync_plugin *p, const struct mqsync_request *r, 
 /* `pong`, `authenticated`, `unsubscribed` */
 void mqsync_answer_plain(struct mqsync_plugin *p, const struct mqsync_request *r, const char *type,
                          struct mqsync_slice collection);
-/* The record as an `update` with its full data, or a `delete`, marked as a conflict's winner, into p->scratch.answer. */
+/* The record as an `update` with its full data, or a `delete`, marked as a conflict's winner, into p->scratch.answer.
+ */
 void mqsync_answer_compose_winner(struct mqsync_plugin *p, const struct mqsync_request *r,
                                   const struct mqsync_record *winner);
 
-/* Lets the PUBLISH in flight end in a topic that nobody has, empty, so that the broker acknowledges it and delivers nothing. */
-void mqsync_answer_swallow(struct mosquitto_evt_message *event);
+/* Lets the PUBLISH in flight end in a topic that nobody has, empty and without properties, so that the broker acknowledges
+ * it and delivers nothing. */
+void mqsync_answer_swallow(struct mqsync_plugin *p, struct mosquitto_evt_message *event);
 
 #endif

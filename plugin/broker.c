@@ -17,7 +17,7 @@
 
 enum { ANSWER_WITHIN_MS = 2000 };
 
-#define VERSION_OF(major, minor, patch) ((major) * 1000000 + (minor) * 1000 + (patch))
+#define VERSION_OF(major, minor, patch) ((major)*1000000 + (minor)*1000 + (patch))
 
 static int64_t monotonic_ms(void)
 {

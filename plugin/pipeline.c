@@ -16,7 +16,7 @@ static const struct mqsync_operation operations[] = {MQSYNC_OPERATIONS};
 /* A double firing is known by this mark: the broker zeroes the field for each message, and no client reaches it. */
 static char passed;
 
-/* --- decode ----------------------------------------------------------------------------------------------------------- */
+/* --- decode ------------------------------------------------------------------------------------------------------- */
 
 static enum mqsync_code decode_short(struct mqsync_plugin *p, struct mqsync_request *r, struct mqsync_slice payload)
 {
@@ -57,16 +57,17 @@ static enum mqsync_code decode(struct mqsync_plugin *p, struct mqsync_request *r
                            p->prefix, p->prefix);
     }
     if (payload.n > max)
-        return mqsync_fail(&r->error, MQSYNC_INVALID_MESSAGE, "the message has %zu bytes; at most %zu are taken", payload.n,
-                           max);
+        return mqsync_fail(&r->error, MQSYNC_INVALID_MESSAGE, "the message has %zu bytes; at most %zu are taken",
+                           payload.n, max);
     if (is_short)
         return decode_short(p, r, payload);
     return mqsync_message_decode(payload, r->topic.collection, &p->scratch.message, &r->message, &r->error);
 }
 
-/* --- authorize -------------------------------------------------------------------------------------------------------- */
+/* --- authorize ---------------------------------------------------------------------------------------------------- */
 
-/* The broker's ACLs have decided about the topic by now; here it is about the collection and about acting for others. */
+/* The broker's ACLs have decided about the topic by now; here it is about the collection and about acting for others.
+ */
 static enum mqsync_code authorize(struct mqsync_plugin *p, struct mqsync_request *r)
 {
     const char *name = mosquitto_client_username(r->event->client);
@@ -75,10 +76,12 @@ static enum mqsync_code authorize(struct mqsync_plugin *p, struct mqsync_request
     r->user = mqsync_slice_str(name);
     if (r->properties.user_id) {
         if (!trusted)
-            return mqsync_fail(&r->error, MQSYNC_UNAUTHORIZED, "user property userId: only for users listed in trustedUsers");
+            return mqsync_fail(&r->error, MQSYNC_UNAUTHORIZED,
+                               "user property userId: only for users listed in trustedUsers");
         r->user = mqsync_slice_str(r->properties.user_id);
     }
-    if (!trusted && !mqsync_clients_may_send(&p->clients, r->client_id, p->config->limits.messages_per_minute, r->now_ms))
+    if (!trusted &&
+        !mqsync_clients_may_send(&p->clients, r->client_id, p->config->limits.messages_per_minute, r->now_ms))
         return mqsync_fail(&r->error, MQSYNC_RATE_LIMIT_EXCEEDED, "more than %u messages in a minute",
                            p->config->limits.messages_per_minute);
     if (operations[r->message.type].access == MQSYNC_ACCESS_NONE)
@@ -89,7 +92,7 @@ static enum mqsync_code authorize(struct mqsync_plugin *p, struct mqsync_request
     return MQSYNC_OK;
 }
 
-/* --- what is no write ------------------------------------------------------------------------------------------------- */
+/* --- what is no write --------------------------------------------------------------------------------------------- */
 
 static void answer_subscribed(struct mqsync_plugin *p, struct mqsync_request *r)
 {
@@ -129,7 +132,7 @@ static enum mqsync_code answer_query(struct mqsync_plugin *p, struct mqsync_requ
     }
 }
 
-/* --- load, resolve ---------------------------------------------------------------------------------------------------- */
+/* --- load, resolve ------------------------------------------------------------------------------------------------ */
 
 static enum mqsync_code load(struct mqsync_plugin *p, struct mqsync_request *r)
 {
@@ -171,7 +174,7 @@ static void resolve(struct mqsync_plugin *p, struct mqsync_request *r)
                    &p->scratch.outcome);
 }
 
-/* --- store ------------------------------------------------------------------------------------------------------------ */
+/* --- store -------------------------------------------------------------------------------------------------------- */
 
 static enum mqsync_code store(struct mqsync_plugin *p, struct mqsync_request *r)
 {
@@ -185,10 +188,10 @@ static enum mqsync_code store(struct mqsync_plugin *p, struct mqsync_request *r)
     return code;
 }
 
-/* --- emit ------------------------------------------------------------------------------------------------------------- */
+/* --- emit --------------------------------------------------------------------------------------------------------- */
 
-/* What an accepted or repeated write sends, made before the store is changed: nothing can fail after it, and the record's
- * slices do not outlive it. */
+/* What an accepted or repeated write sends, made before the store is changed: nothing can fail after it, and the
+ * record's slices do not outlive it. */
 struct emission {
     char *topic; /* NULL: the command's topic is long enough to be rewritten in place */
     char *payload;
@@ -264,7 +267,8 @@ static enum mqsync_code compose(struct mqsync_plugin *p, struct mqsync_request *
     return mqsync_fail(&r->error, MQSYNC_SERVER_ERROR, "out of memory");
 }
 
-/* Turns the PUBLISH in flight into the event. In place .../cmd/{id}/{op} becomes .../evt/{id}, with the id where it was. */
+/* Turns the PUBLISH in flight into the event. In place .../cmd/{id}/{op} becomes .../evt/{id}, with the id where it
+ * was. */
 static void forward(struct mqsync_plugin *p, struct mqsync_request *r, struct emission *e)
 {
     struct mosquitto_evt_message *event = r->event;
@@ -285,6 +289,55 @@ static void forward(struct mqsync_plugin *p, struct mqsync_request *r, struct em
         event->future2[3] = &passed;
 }
 
+/* Whether the broker holds a rewritten PUBLISH back until its PUBREL, and that can be helped. An event that comes late comes
+ * after younger ones, and a subscriber that resumes from those would miss it. To a client of MQTT 3.1.1 the plugin can
+ * publish the event itself; a client of MQTT 5 may have asked for No Local, which only the rewritten PUBLISH honours. */
+static bool is_held_back(const struct mqsync_request *r)
+{
+    return r->event->qos == 2 && mosquitto_client_protocol_version(r->event->client) < 5;
+}
+
+/* What the plugin publishes waits in the broker's queue until its loop comes round. Until then all events of that collection
+ * go the same way, so that none overtakes another. A TICK, or where there is none a while, says that the loop has. */
+static bool through_queue(struct mqsync_plugin *p, const struct mqsync_request *r)
+{
+    struct mqsync_queued *q = &p->queued[(uintptr_t)r->collection / sizeof(void *) % MQSYNC_QUEUED_SLOTS];
+    int64_t now = is_held_back(r) || q->at_us ? mqsync_monotonic_us() : 0;
+
+    if (!is_held_back(r) && (q->at_us == 0 || q->ticks != p->ticks || now - q->at_us > MQSYNC_QUEUED_US)) {
+        q->at_us = 0;
+        return false;
+    }
+    q->ticks = p->ticks;
+    q->at_us = now;
+    return true;
+}
+
+/* Publishes the event and lets the command end. False: out of memory, e is as it was. */
+static bool publish(struct mqsync_plugin *p, struct mqsync_request *r, struct emission *e)
+{
+    struct mqsync_buf *topic = &p->scratch.topic;
+    mosquitto_property *properties = NULL;
+
+    mqsync_buf_clear(topic);
+    mqsync_buf_add(topic, p->prefix, p->prefix_n);
+    mqsync_buf_add_slice(topic, r->topic.collection);
+    mqsync_buf_add_str(topic, "/evt/");
+    mqsync_buf_add_slice(topic, r->message.record_id);
+    mqsync_buf_add_char(topic, '\0');
+    if (r->properties.any)
+        mqsync_properties_strip(&p->broker, r->event);
+    if (r->event->properties && mosquitto_property_copy_all(&properties, r->event->properties))
+        return false;
+    if (topic->failed || mosquitto_broker_publish(NULL, topic->p, (int)e->payload_n, e->payload, r->event->qos, false, properties)) {
+        mosquitto_property_free_all(&properties);
+        return false;
+    }
+    mosquitto_free(e->topic);
+    mqsync_answer_swallow(p, r->event);
+    return true;
+}
+
 static void emit(struct mqsync_plugin *p, struct mqsync_request *r, struct emission *e)
 {
     const struct mqsync_outcome *o = &p->scratch.outcome;
@@ -297,10 +350,11 @@ static void emit(struct mqsync_plugin *p, struct mqsync_request *r, struct emiss
     mqsync_answer_ack(p, r, o->version, o->seq, false);
     if (e->record)
         mqsync_retain_publish(p, r->message.collection, r->message.record_id);
-    forward(p, r, e);
+    if (!through_queue(p, r) || !publish(p, r, e))
+        forward(p, r, e);
 }
 
-/* --- the other outcomes ----------------------------------------------------------------------------------------------- */
+/* --- the other outcomes ------------------------------------------------------------------------------------------- */
 
 static int refuse(struct mqsync_plugin *p, struct mqsync_request *r)
 {
@@ -324,17 +378,17 @@ static int tell_loser(struct mqsync_plugin *p, struct mqsync_request *r)
     mqsync_answer_compose_winner(p, r, r->stored);
     mqsync_answer_send(p, r);
     mqsync_answer_ack(p, r, r->stored->version, r->stored->seq, true);
-    mqsync_answer_swallow(r->event);
+    mqsync_answer_swallow(p, r->event);
     return MOSQ_ERR_SUCCESS;
 }
 
-/* Whether the broker may still hold the first copy, undelivered until its PUBREL: at QoS 2, when the client has been away since. Then
- * it compares this copy with that one, and would drop the first if they differed. */
+/* Whether the broker may still hold the first copy, undelivered until its PUBREL: at QoS 2, when the client has been
+ * away since. Then it compares this copy with that one, and would drop the first if they differed. */
 static bool may_be_held(struct mqsync_plugin *p, const struct mqsync_request *r)
 {
     int64_t away_ms;
 
-    if (r->event->qos < 2 || !r->stored)
+    if (r->event->qos < 2 || is_held_back(r) || !r->stored)
         return false;
     away_ms = mqsync_clients_last_disconnected(&p->clients, r->client_id, p->started_ms);
     for (unsigned i = 0; i < r->stored->history_n; i++)
@@ -351,7 +405,7 @@ static int repeat(struct mqsync_plugin *p, struct mqsync_request *r)
     p->counters.repeated++;
     mqsync_answer_ack(p, r, o->version, o->seq, false);
     if (!may_be_held(p, r))
-        mqsync_answer_swallow(r->event);
+        mqsync_answer_swallow(p, r->event);
     else if (compose(p, r, &e) == MQSYNC_OK)
         forward(p, r, &e);
     else
@@ -359,7 +413,7 @@ static int repeat(struct mqsync_plugin *p, struct mqsync_request *r)
     return MOSQ_ERR_SUCCESS;
 }
 
-/* --- the story -------------------------------------------------------------------------------------------------------- */
+/* --- the story ---------------------------------------------------------------------------------------------------- */
 
 static int run(struct mqsync_plugin *p, struct mqsync_request *r)
 {
@@ -371,7 +425,7 @@ static int run(struct mqsync_plugin *p, struct mqsync_request *r)
     if (operations[r->message.type].access != MQSYNC_ACCESS_WRITE) {
         if (answer_query(p, r) != MQSYNC_OK)
             return refuse(p, r);
-        mqsync_answer_swallow(r->event);
+        mqsync_answer_swallow(p, r->event);
         return MOSQ_ERR_SUCCESS;
     }
 

@@ -24,7 +24,7 @@ EXPORT int mosquitto_plugin_cleanup(void *userdata, struct mosquitto_opt *option
 
 static struct mqsync_plugin plugin;
 
-/* --- callbacks -------------------------------------------------------------------------------------------------------- */
+/* --- callbacks ---------------------------------------------------------------------------------------------------- */
 
 /* What waits for the broker's thread. Costs a few comparisons when nothing does. */
 static void housekeep(void)
@@ -56,6 +56,7 @@ static int on_tick(int event, void *event_data, void *userdata)
     (void)event_data;
     (void)userdata;
     plugin.last_tick_ms = mqsync_monotonic_us() / 1000;
+    plugin.ticks++;
     mqsync_counters_publish(&plugin, mqsync_time_now());
     housekeep();
     return MOSQ_ERR_SUCCESS;
@@ -135,7 +136,8 @@ static int on_reload(int event, void *event_data, void *userdata)
     return mqsync_broker_reload_result(&plugin.broker);
 }
 
-/* Neither ACL_CHECK nor BASIC_AUTH: whoever registers those takes part in decisions about topics that are none of its business. */
+/* Neither ACL_CHECK nor BASIC_AUTH: whoever registers those takes part in decisions about topics that are none of its
+ * business. */
 static const struct {
     int event;
     MOSQ_FUNC_generic_callback callback;
@@ -163,8 +165,8 @@ static void unregister_callbacks(struct instance *instance)
 static bool register_callbacks(struct instance *instance)
 {
     for (int i = 0; i < CALLBACKS_N; i++) {
-        int result = mosquitto_callback_register(instance->identifier, callbacks[i].event, callbacks[i].callback, NULL,
-                                                 NULL);
+        int result =
+            mosquitto_callback_register(instance->identifier, callbacks[i].event, callbacks[i].callback, NULL, NULL);
         instance->registered[i] = result == MOSQ_ERR_SUCCESS;
         if (result != MOSQ_ERR_SUCCESS && result != MOSQ_ERR_ALREADY_EXISTS) {
             mqsync_log(MQSYNC_LOG_ERROR, "MQS1004", "the broker does not let the plugin take part (event %d: %s)",
@@ -176,7 +178,7 @@ static bool register_callbacks(struct instance *instance)
     return true;
 }
 
-/* --- options ---------------------------------------------------------------------------------------------------------- */
+/* --- options ------------------------------------------------------------------------------------------------------ */
 
 struct options {
     const char *config, *db_path; /* NULL: not given */
@@ -224,7 +226,7 @@ static char *choose_dir(const struct options *o, const struct mqsync_config *con
     return config->database ? strdup(config->database) : default_dir();
 }
 
-/* --- life ------------------------------------------------------------------------------------------------------------- */
+/* --- life --------------------------------------------------------------------------------------------------------- */
 
 static void shut(void)
 {
@@ -253,8 +255,8 @@ static bool open_store(void)
     if (mqsync_store_open(&options, &plugin.store, &error) == MQSYNC_OK)
         return true;
     mqsync_log(MQSYNC_LOG_ERROR, "MQS1005",
-               "cannot open the database: %s (plugin_opt_db_path or \"database\" chooses another place than %s)", error.text,
-               plugin.dir);
+               "cannot open the database: %s (plugin_opt_db_path or \"database\" chooses another place than %s)",
+               error.text, plugin.dir);
     return false;
 }
 
@@ -284,7 +286,7 @@ static bool start(const struct options *o)
     mqsync_broker_identify(&plugin.broker);
     mqsync_clients_init(&plugin.clients);
     plugin.started_ms = mqsync_time_now();
-    plugin.last_tick_ms = mqsync_monotonic_us() / 1000;
+    plugin.last_tick_ms = INT64_MIN / 2; /* not before there was one */
     mqsync_retain_start(&plugin, NULL);
     mqsync_log(MQSYNC_LOG_INFO, "MQS1001", "version %s serves %s{collection}/... from %s, epoch %s", MQSYNC_VERSION,
                plugin.prefix, plugin.dir, mqsync_store_epoch(plugin.store));
@@ -299,7 +301,8 @@ static bool same_text(const char *a, const char *b)
 static bool same_file(const char *a, const char *b)
 {
     struct stat sa, sb;
-    return strcmp(a, b) == 0 || (stat(a, &sa) == 0 && stat(b, &sb) == 0 && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino);
+    return strcmp(a, b) == 0 ||
+           (stat(a, &sa) == 0 && stat(b, &sb) == 0 && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino);
 }
 
 /* Another plugin line of the same broker shares what the first one has opened; all of them must want the same. */

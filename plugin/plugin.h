@@ -17,6 +17,13 @@
 struct mqsync_streams;
 struct mqsync_retainer;
 
+/* Collections whose newest event may still wait in the broker's queue of what plugins publish. */
+enum { MQSYNC_QUEUED_SLOTS = 64, MQSYNC_QUEUED_US = 100000 };
+struct mqsync_queued {
+    uint64_t ticks; /* how many there had been */
+    int64_t at_us;  /* monotonic; 0: none waits */
+};
+
 struct mqsync_plugin {
     struct mqsync_broker broker;
     struct mqsync_config *config; /* SIGHUP puts another one here */
@@ -27,7 +34,9 @@ struct mqsync_plugin {
     struct mqsync_store *store;
     unsigned instances; /* inits that have not been cleaned up: one for each plugin line */
     int64_t started_ms;
-    int64_t last_tick_ms; /* monotonic, of the start when there was none yet */
+    int64_t last_tick_ms; /* monotonic; long ago when there was none yet */
+    uint64_t ticks;
+    struct mqsync_queued queued[MQSYNC_QUEUED_SLOTS]; /* by a hash of the collection's pointer */
     struct mqsync_clients clients;
     struct mqsync_counters counters;
     struct mqsync_streams *streams;

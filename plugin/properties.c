@@ -79,7 +79,8 @@ void mqsync_properties_read(const mosquitto_property *list, struct mqsync_proper
             free(ret->correlation);
             ret->correlation = NULL;
             ret->correlation_n = 0;
-            mosquitto_property_read_binary(item, MQTT_PROP_CORRELATION_DATA, &ret->correlation, &ret->correlation_n, false);
+            mosquitto_property_read_binary(item, MQTT_PROP_CORRELATION_DATA, &ret->correlation, &ret->correlation_n,
+                                           false);
             break;
         default:
             break;

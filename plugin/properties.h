@@ -19,8 +19,8 @@ struct mqsync_properties {
 void mqsync_properties_read(const mosquitto_property *list, struct mqsync_properties *ret);
 void mqsync_properties_free(struct mqsync_properties *p);
 
-/* Puts the metadata into a message of the short form. A value that is none is MQSYNC_INVALID_MESSAGE naming the property. The
- * message's slices point into p. */
+/* Puts the metadata into a message of the short form. A value that is none is MQSYNC_INVALID_MESSAGE naming the
+ * property. The message's slices point into p. */
 enum mqsync_code mqsync_properties_apply(const struct mqsync_properties *p, struct mqsync_message *message,
                                          struct mqsync_error *ret_error);
 

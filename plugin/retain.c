@@ -124,7 +124,8 @@ void mqsync_retain_start(struct mqsync_plugin *p, const struct mqsync_config *be
     mqsync_view_close(view);
 }
 
-/* Publishes records from job->after on until the slice is over. Returns MQSYNC_RECORD_NOT_FOUND at the collection's end. */
+/* Publishes records from job->after on until the slice is over. Returns MQSYNC_RECORD_NOT_FOUND at the collection's
+ * end. */
 static enum mqsync_code walk_slice(struct mqsync_plugin *p, struct job *job, struct mqsync_walk *walk,
                                    struct mqsync_error *ret_error)
 {
@@ -164,7 +165,8 @@ void mqsync_retain_continue(struct mqsync_plugin *p)
         return;
     code = mqsync_view_newest(p->store, &view, &error);
     if (code == MQSYNC_OK) {
-        code = mqsync_walk_records(view, mqsync_slice_str(job->collection), mqsync_slice_str(job->after), &walk, &error);
+        code =
+            mqsync_walk_records(view, mqsync_slice_str(job->collection), mqsync_slice_str(job->after), &walk, &error);
         if (code == MQSYNC_OK)
             code = walk_slice(p, job, walk, &error);
         mqsync_walk_close(walk);
@@ -174,8 +176,8 @@ void mqsync_retain_continue(struct mqsync_plugin *p)
     if (code == MQSYNC_OK)
         return;
     if (code != MQSYNC_RECORD_NOT_FOUND)
-        mqsync_log(MQSYNC_LOG_ERROR, "MQS1015", "retained records of %s are not brought up to date: %s", job->collection,
-                   error.text);
+        mqsync_log(MQSYNC_LOG_ERROR, "MQS1015", "retained records of %s are not brought up to date: %s",
+                   job->collection, error.text);
     drop_first(p->retainer);
     if (!p->retainer->first) {
         mqsync_log(MQSYNC_LOG_INFO, "MQS1012", "retained records are up to date (%" PRIu64 " published)",

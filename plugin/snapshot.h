@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The pages that answer `subscribe` and `sync`: a collection's state, or its changes after a seq, at one moment. Knows the
- * store, not the broker. */
+/* The pages that answer `subscribe` and `sync`: a collection's state, or its changes after a seq, at one moment. Knows
+ * the store, not the broker. */
 #ifndef MQSYNC_SNAPSHOT_H
 #define MQSYNC_SNAPSHOT_H
 
@@ -11,7 +11,7 @@ struct mqsync_snapshot_query {
     char collection[MQSYNC_MAX_COLLECTION + 1];
     bool has_since; /* false also when it came with another epoch */
     uint64_t since;
-    uint64_t limit;  /* entries at most; UINT64_MAX: all */
+    uint64_t limit;   /* entries at most; UINT64_MAX: all */
     bool page_always; /* a page even when there is nothing to tell */
 };
 
@@ -19,11 +19,11 @@ struct mqsync_snapshot_query {
 struct mqsync_snapshot {
     /* valid after open */
     bool full;
-    bool done;        /* there is no (further) page */
-    uint64_t seq;     /* of the collection at that moment */
-    uint64_t records; /* live ones at that moment */
-    uint64_t total;   /* entries the pages will carry */
-    uint64_t walked;  /* entries looked at so far, tombstones passed over included */
+    bool done;               /* there is no (further) page */
+    uint64_t seq;            /* of the collection at that moment */
+    uint64_t records;        /* live ones at that moment */
+    uint64_t total;          /* entries the pages will carry */
+    uint64_t walked;         /* entries looked at so far, tombstones passed over included */
     struct mqsync_page page; /* page.out is the last page made */
     /* private */
     struct mqsync_slice collection;
@@ -35,8 +35,8 @@ struct mqsync_snapshot {
     struct mqsync_record record;
 };
 
-/* Starts an answer on a view, which it owns from now on (on failure too). q must outlive the snapshot. At most count_max changes are
- * counted for total. */
+/* Starts an answer on a view, which it owns from now on (on failure too). q must outlive the snapshot. At most
+ * count_max changes are counted for total. */
 enum mqsync_code mqsync_snapshot_open(struct mqsync_snapshot *s, struct mqsync_view *view,
                                       const struct mqsync_snapshot_query *q, uint64_t count_max,
                                       struct mqsync_error *ret_error);

@@ -226,6 +226,7 @@ static enum mqsync_code settle_recovery(struct mqsync_store *s, struct mqsync_st
     if (rc)
         return mqsync_lmdb_fail(ret_error, rc, "cannot write to", s->dir);
     s->applied = last;
+    s->promises_power = state->power;
     memcpy(s->epoch_bytes, state->epoch, 16);
     mqsync_epoch_text(state->epoch, s->epoch);
     s->moves++;
@@ -440,6 +441,19 @@ struct mqsync_collection *mqsync_store_find(struct mqsync_store *s, struct mqsyn
     return mqsync_collections_find(&s->collections, name); /* only the writer's thread adds to it */
 }
 
+/* The log up to its end, with the segments before (they may come from a time before "power" was asked for: without them
+ * this one would not count after a power cut). The lock is held. */
+static bool sync_all(struct mqsync_store *s)
+{
+    uint64_t from = s->synced_segment > s->applied ? s->synced_segment : s->applied + 1;
+    for (uint64_t segment = from < s->log.segment ? from : s->log.segment; segment <= s->log.segment; segment++) {
+        if (fdatasync(mqsync_log_fd(&s->log, segment)) != 0)
+            return false;
+    }
+    s->synced_segment = s->log.segment;
+    return true;
+}
+
 /* The log, and the sync that "power" asks for. The lock is held. */
 static enum mqsync_code append(struct mqsync_store *s, const struct mqsync_log_entry *entry, struct mqsync_error *ret_error)
 {
@@ -450,8 +464,8 @@ static enum mqsync_code append(struct mqsync_store *s, const struct mqsync_log_e
     enum mqsync_code code = mqsync_log_append(&s->log, entry, ret_error);
     if (code)
         return code;
-    if (s->o.durability == MQSYNC_DURABILITY_POWER) {
-        if (fdatasync(mqsync_log_fd(&s->log, s->log.segment)) == 0)
+    if (s->o.durability == MQSYNC_DURABILITY_POWER || s->promises_power) {
+        if (sync_all(s))
             return MQSYNC_OK;
         mqsync_log_undo(&s->log, before);
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "the disk did not take the change: %s", strerror(errno));
@@ -481,7 +495,7 @@ enum mqsync_code mqsync_store_ensure(struct mqsync_store *s, struct mqsync_slice
         mqsync_log_undo(&s->log, before);
         code = mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
     }
-    if (code == MQSYNC_OK) {
+    if (code == MQSYNC_OK && c) {
         c->unapplied = true;
         s->next_cid++;
         *ret = c;

@@ -32,7 +32,7 @@ struct mqsync_state {
     unsigned char epoch[16];
     char boot_id[40]; /* of the boot in which it was last opened for writing */
     uint8_t clean;    /* closed properly since */
-    uint8_t power;    /* opened with durability "power" since */
+    uint8_t power;    /* all that was acknowledged since then was on the disk first */
     uint8_t spare[6];
 };
 
@@ -261,6 +261,7 @@ struct mqsync_store {
     int64_t dirty_since_ms;       /* monotonic; 0: all is on the disk */
     unsigned views;               /* settled views open: the map may not move */
     size_t want_map_bytes;        /* not 0: the map is full; the writer, whose pointers lead into it, makes it this large */
+    bool promises_power;          /* LMDB says state.power, so a power cut now must lose nothing */
     bool failing;
     uint64_t records;
     struct mqsync_collections collections;

@@ -99,8 +99,9 @@ enum mqsync_code mqsync_lmdb_open(const char *dir, bool write, size_t map_bytes,
     MDB_env *env = NULL;
     size_t map = first_map_bytes(dir, map_bytes);
     int rc;
-    while ((rc = open_env(dir, write, map, &env)) == ENOMEM && map > MAP_LEAST)
-        map /= 2; /* a limit on address space (ulimit -v) */
+    /* a limit on address space (ulimit -v), or valgrind, which says EINVAL */
+    while (((rc = open_env(dir, write, map, &env)) == ENOMEM || rc == EINVAL) && map > MAP_LEAST)
+        map /= 2;
     if (rc == 0 && (rc = open_dbis(env, write, ret_dbis)) != 0)
         mdb_env_close(env);
     if (rc)

@@ -34,6 +34,7 @@ struct move {
     struct touched *touched;
     size_t touched_n;
     unsigned created, forgotten;
+    bool power; /* the durability that is asked for */
     int rc; /* sticky */
 };
 
@@ -53,6 +54,7 @@ static void collect(struct move *m, const struct mqsync_table *table)
         qsort(m->entries, m->entries_n, sizeof(struct mqsync_entry *), mqsync_entry_by_id);
     }
     pthread_mutex_lock(&s->lock);
+    m->power = s->o.durability == MQSYNC_DURABILITY_POWER;
     m->collections_n = s->next_cid < s->collections.by_cid_n ? s->next_cid : s->collections.by_cid_n;
     m->collections = malloc((m->collections_n + 1) * sizeof(struct mqsync_collection *));
     m->touched = malloc((m->collections_n + 1) * sizeof(struct touched));
@@ -117,7 +119,7 @@ static void move_all(struct move *m, uint64_t segment)
     state.applied = segment;
     if (m->collections_n > state.next_cid)
         state.next_cid = (uint32_t)m->collections_n;
-    state.power = state.power || s->o.durability == MQSYNC_DURABILITY_POWER;
+    state.power = state.power && m->power;
     if (m->rc == 0 && m->entries_n == 0 && m->created == 0 && m->forgotten == 0)
         return; /* nothing to write: an idle broker does not wake its disk */
     if (m->rc == 0)
@@ -141,6 +143,8 @@ int mqsync_store_move(struct mqsync_store *s, const struct mqsync_table *table, 
     if (m.txn)
         mdb_txn_abort(m.txn);
     pthread_mutex_lock(&s->lock);
+    if (m.rc == 0)
+        s->promises_power = s->state.power;
     for (size_t i = 0; i < m.touched_n && m.rc == 0; i++) {
         struct mqsync_collection *c = m.touched[i].collection;
         c->unapplied = false;

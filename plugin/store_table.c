@@ -98,7 +98,8 @@ static bool entry_set_value(struct mqsync_entry *e, struct mqsync_slice value)
         e->value = grown;
         e->value_cap = (uint32_t)cap;
     }
-    memcpy(e->value, value.p, value.n);
+    if (value.n)
+        memcpy(e->value, value.p, value.n);
     e->value_n = (uint32_t)value.n;
     return true;
 }

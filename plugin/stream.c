@@ -7,19 +7,20 @@
 
 #include "answer.h"
 #include "log.h"
+#include "peer.h"
 #include "snapshot.h"
 
 enum {
-    ACTIVE_MAX = 8,
+    ACTIVE_MAX = 32, /* and one of each client */
     WAITING_MAX = 1024,
     CLIENT_MAX = 32,
     AHEAD_PAGES = 16,
-    AHEAD_BYTES = 4 << 20,
+    AHEAD_BYTES = 2 << 20,
     SETTLE_MS = 10000,
 };
 
-/* How much is done on the broker's thread. The second row is for a broker that never ticks, where what is not sent at once
- * has to wait until somebody sends a message. */
+/* How much is done on the broker's thread. The second row is for a broker that never ticks, where what is not sent at
+ * once has to wait until somebody sends a message. */
 static const struct limits {
     uint64_t entries; /* of an answer in the callback */
     uint64_t walked;  /* tombstones passed over included */
@@ -31,6 +32,9 @@ static const struct limits {
     {8192, 16384, 4 << 20, 64, 10000},
 };
 enum { WINDOW_US = 100000 };
+
+/* A client that does not read: how often that is looked at, and after how long its answer is broken off. */
+enum { BEHIND_LOOK_US = 10000, BEHIND_AT_MOST_US = 60000000 };
 
 struct item {
     struct item *next;
@@ -53,6 +57,9 @@ struct stream {
     bool cancelled, closed;
     /* the broker's thread's: how long the stream has waited for what it may send, and when that was last looked at */
     int64_t credit_us, looked_us;
+    int socket;  /* the client's, or -1 */
+    bool behind; /* it does not keep up */
+    int64_t behind_looked_us, behind_since_us;
 };
 
 struct mqsync_streams {
@@ -68,7 +75,7 @@ struct mqsync_streams {
     struct stream *active[ACTIVE_MAX];
 };
 
-/* --- one stream ----------------------------------------------------------------------------------------------------- */
+/* --- one stream --------------------------------------------------------------------------------------------------- */
 
 static void drop_items(struct stream *st)
 {
@@ -106,6 +113,7 @@ static struct stream *stream_alloc(struct mqsync_plugin *p, const struct mqsync_
     st->query.limit = m->has_limit ? m->limit : UINT64_MAX;
     st->query.page_always = m->type == MQSYNC_TYPE_SYNC || m->has_since;
     st->subscribed = m->type == MQSYNC_TYPE_SUBSCRIBE;
+    st->socket = -1;
     return st;
 }
 
@@ -164,7 +172,7 @@ static enum mqsync_code next_item(struct stream *st, struct item **ret, struct m
     return *ret ? MQSYNC_OK : mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
 }
 
-/* --- the preparing thread: never calls the broker ------------------------------------------------------------------- */
+/* --- the preparing thread: never calls the broker ----------------------------------------------------------------- */
 
 static struct item *error_item(const struct stream *st, const struct mqsync_error *error)
 {
@@ -195,7 +203,8 @@ static struct item *prepare(struct mqsync_streams *s, struct stream *st)
     if (code == MQSYNC_OK)
         code = next_item(st, &item, &error);
     if (code != MQSYNC_OK) {
-        mqsync_log(MQSYNC_LOG_ERROR, "MQS1016", "an answer about %s was broken off: %s", st->query.collection, error.text);
+        mqsync_log(MQSYNC_LOG_ERROR, "MQS1016", "an answer about %s was broken off: %s", st->query.collection,
+                   error.text);
         item = error_item(st, &error);
         st->snapshot.done = true;
         st->subscribed = false;
@@ -206,16 +215,38 @@ static struct item *prepare(struct mqsync_streams *s, struct stream *st)
     return item;
 }
 
-static struct stream *pick(struct mqsync_streams *s, unsigned *turn)
+static bool has_active(const struct mqsync_streams *s, const char *client_id)
 {
-    while (s->active_n < ACTIVE_MAX && s->waiting) {
-        struct stream *st = s->waiting;
-        s->waiting = st->next;
-        if (!s->waiting)
-            s->waiting_last = NULL;
+    for (unsigned i = 0; i < s->active_n; i++)
+        if (strcmp(s->active[i]->to.client_id, client_id) == 0)
+            return true;
+    return false;
+}
+
+/* Those that wait become active in their order, but one client's answers one after the other: however many it asks for
+ * and does not read, it takes one place. */
+static void activate(struct mqsync_streams *s)
+{
+    struct stream **at = &s->waiting, *before = NULL;
+
+    while (*at && s->active_n < ACTIVE_MAX) {
+        struct stream *st = *at;
+        if (has_active(s, st->to.client_id)) {
+            before = st;
+            at = &st->next;
+            continue;
+        }
+        *at = st->next;
+        if (s->waiting_last == st)
+            s->waiting_last = before;
         s->waiting_n--;
         s->active[s->active_n++] = st;
     }
+}
+
+static struct stream *pick(struct mqsync_streams *s, unsigned *turn)
+{
+    activate(s);
     for (unsigned i = 0; i < s->active_n; i++) {
         struct stream *st = s->active[(*turn + i) % s->active_n];
         if (!st->closed && (st->cancelled || (st->ready < AHEAD_PAGES && st->ready_bytes < AHEAD_BYTES))) {
@@ -273,7 +304,7 @@ static bool start_thread(struct mqsync_streams *s)
     return s->started;
 }
 
-/* --- the broker's thread ---------------------------------------------------------------------------------------------- */
+/* --- the broker's thread ------------------------------------------------------------------------------------------ */
 
 struct mqsync_streams *mqsync_streams_alloc(struct mqsync_store *store)
 {
@@ -356,10 +387,15 @@ static unsigned waiting_of(const struct mqsync_streams *s, const char *client_id
     return n;
 }
 
-static enum mqsync_code make_later(struct mqsync_streams *s, struct stream *st, struct mqsync_error *ret_error)
+static enum mqsync_code make_later(struct mqsync_streams *s, struct stream *st, const struct mosquitto *client,
+                                   struct mqsync_error *ret_error)
 {
     if (!start_thread(s))
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "the broker's host gives out no more threads");
+    /* QoS 0, whatever the command's: then what is on its way is in the client's socket, where it shows (peer.h), and not with
+     * PUBACKs that no plugin sees. TCP loses none, and an answer that its connection does not outlive is asked for again. */
+    st->to.qos = 0;
+    st->socket = mqsync_peer_socket(client);
     pthread_mutex_lock(&s->lock);
     bool room = s->waiting_n < WAITING_MAX && waiting_of(s, st->to.client_id) < CLIENT_MAX;
     if (room) {
@@ -402,8 +438,8 @@ enum mqsync_code mqsync_stream_answer(struct mqsync_plugin *p, const struct mqsy
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
     code = make_at_once(p, st, &limits_of[!ticks], &done, ret_error);
     if (code == MQSYNC_OK && !done) {
-        code = make_later(p->streams, st, ret_error);
-        if (code == MQSYNC_OK && !ticks)
+        code = make_later(p->streams, st, r->event->client, ret_error);
+        if (code == MQSYNC_OK && !ticks && mqsync_time_now() - p->started_ms > 2000)
             warn_without_ticks(p->streams);
         if (code == MQSYNC_OK)
             return MQSYNC_OK;
@@ -450,7 +486,37 @@ void mqsync_streams_cancel(struct mqsync_streams *s, const char *client_id, stru
     pthread_mutex_unlock(&s->lock);
 }
 
-/* Sends one stream's messages until its window or the time is used up; returns how many. Called and returns with the lock held. */
+static bool may_send(struct stream *st, int64_t now)
+{
+    if (now - st->behind_looked_us >= BEHIND_LOOK_US) {
+        bool before = st->behind;
+        st->behind_looked_us = now;
+        st->behind = mqsync_peer_behind(st->socket);
+        if (st->behind && !before)
+            st->behind_since_us = now;
+    }
+    return !st->behind;
+}
+
+/* For a client that has not read for a minute. What it is told waits behind what it has not read. */
+static void break_off(struct stream *st)
+{
+    struct mqsync_error error;
+
+    mqsync_fail(&error, MQSYNC_RATE_LIMIT_EXCEEDED,
+                "the answer was broken off: the client has not read for a minute; ask again with since");
+    mqsync_log(MQSYNC_LOG_WARNING, "MQS1017", "client '%s' does not read its answer about %s: broken off", st->to.client_id,
+               st->query.collection);
+    drop_items(st);
+    struct item *item = error_item(st, &error);
+    if (item)
+        mqsync_address_send(&st->to, (struct mqsync_slice){item->bytes, item->n});
+    free(item);
+    st->cancelled = true;
+}
+
+/* Sends one stream's messages until its window or the time is used up; returns how many. Called and returns with the
+ * lock held. */
 static unsigned send_stream(struct mqsync_streams *s, struct stream *st, const struct limits *limits, int64_t until)
 {
     int64_t now = mqsync_monotonic_us();
@@ -462,7 +528,7 @@ static unsigned send_stream(struct mqsync_streams *s, struct stream *st, const s
     if (st->credit_us > WINDOW_US)
         st->credit_us = WINDOW_US;
     st->looked_us = now;
-    while (st->first && st->credit_us >= cost && mqsync_monotonic_us() < until) {
+    while (st->first && st->credit_us >= cost && mqsync_monotonic_us() < until && may_send(st, now)) {
         struct item *item = st->first;
         st->first = item->next;
         if (!st->first)
@@ -476,6 +542,8 @@ static unsigned send_stream(struct mqsync_streams *s, struct stream *st, const s
         free(item);
         pthread_mutex_lock(&s->lock);
     }
+    if (st->behind && !st->cancelled && now - st->behind_since_us > BEHIND_AT_MOST_US)
+        break_off(st);
     return sent;
 }
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Answers to `subscribe` and `sync`. A small one is made and sent in the callback. A large one is prepared page by page in a
- * thread of its own, from a view of the database, and sent in slices by the broker's thread.
+/* Answers to `subscribe` and `sync`. A small one is made and sent in the callback. A large one is prepared page by page
+ * in a thread of its own, from a view of the database, and sent in slices by the broker's thread.
  *
- * Limits: 8 answers are being prepared at once, each at most 16 pages or 4 MiB ahead of what was sent; 1024 wait for their turn,
- * 32 of them for one client; what comes beyond is refused with RATE_LIMIT_EXCEEDED. A client that is disconnected loses its
- * answers. */
+ * Limits: 8 answers are being prepared at once, each at most 16 pages or 4 MiB ahead of what was sent; 1024 wait for
+ * their turn, 32 of them for one client; what comes beyond is refused with RATE_LIMIT_EXCEEDED. A client that is
+ * disconnected loses its answers. */
 #ifndef MQSYNC_STREAM_H
 #define MQSYNC_STREAM_H
 
@@ -21,7 +21,8 @@ enum mqsync_code mqsync_stream_answer(struct mqsync_plugin *p, const struct mqsy
 /* Drops a client's answers, those about one collection unless that is empty. */
 void mqsync_streams_cancel(struct mqsync_streams *s, const char *client_id, struct mqsync_slice collection);
 
-/* Sends what has been prepared, within limits of time and number. Broker's thread, outside of any other call on the streams. */
+/* Sends what has been prepared, within limits of time and number. Broker's thread, outside of any other call on the
+ * streams. */
 void mqsync_streams_send(struct mqsync_plugin *p);
 
 unsigned mqsync_streams_count(const struct mqsync_streams *s);

@@ -41,7 +41,7 @@ void mqsync_ctl_give_files(const char *dir);
 extern volatile int mqsync_ctl_interrupted;
 void mqsync_ctl_catch_interrupts(void);
 
-/* --- commands: each returns an exit status ---------------------------------------------------------------------------- */
+/* --- commands: each returns an exit status ---------------------------------------------------------------------- */
 
 int mqsync_ctl_stat(struct mqsync_ctl *c);         /* look.c */
 int mqsync_ctl_get(struct mqsync_ctl *c);          /* look.c */

@@ -12,7 +12,8 @@
 
 #define WRITE_BYTES ((size_t)256 * 1024)
 
-struct export {
+struct export
+{
     const struct mqsync_ctl *ctl;
     struct mqsync_view *view;
     FILE *out;
@@ -33,7 +34,8 @@ static void write_lines(struct export *x)
     mqsync_buf_clear(&x->lines);
 }
 
-static void export_record(struct export *x, struct mqsync_slice collection, struct mqsync_slice id, const struct mqsync_record *r)
+static void export_record(struct export *x, struct mqsync_slice collection, struct mqsync_slice id,
+                          const struct mqsync_record *r)
 {
     struct mqsync_json_info info;
     if (r->deleted && !x->ctl->deleted)
@@ -41,8 +43,8 @@ static void export_record(struct export *x, struct mqsync_slice collection, stru
     if (!r->deleted && (mqsync_json_check(r->data, &info, NULL) != MQSYNC_OK || info.type != MQSYNC_JSON_OBJECT)) {
         x->damaged++;
         mqsync_progress_clear(&x->progress);
-        mqsync_ctl_fail("%.*s/%.*s is damaged and left out: its data is not a JSON object", (int)collection.n, collection.p, (int)id.n,
-                        id.p);
+        mqsync_ctl_fail("%.*s/%.*s is damaged and left out: its data is not a JSON object", (int)collection.n,
+                        collection.p, (int)id.n, id.p);
         return;
     }
     mqsync_line_begin(&x->lines, collection, id, r);
@@ -124,8 +126,8 @@ static void report(const struct export *x)
         printf("{\"records\":%llu,\"tombstones\":%llu,\"damaged\":%llu}\n", (unsigned long long)x->records,
                (unsigned long long)x->tombstones, (unsigned long long)x->damaged);
     else if (!x->ctl->quiet)
-        printf("exported %llu records and %llu tombstones to %s\n", (unsigned long long)x->records, (unsigned long long)x->tombstones,
-               x->ctl->output);
+        printf("exported %llu records and %llu tombstones to %s\n", (unsigned long long)x->records,
+               (unsigned long long)x->tombstones, x->ctl->output);
 }
 
 static int export_all(struct export *x)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* import: NDJSON into a database that no broker has open. What is new keeps its version and time; what is there already is
- * replaced only by something newer, so that importing twice changes nothing. */
+/* import: NDJSON into a database that no broker has open. What is new keeps its version and time; what is there already
+ * is replaced only by something newer, so that importing twice changes nothing. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -15,8 +15,8 @@
 #define READ_BYTES ((size_t)1 << 20)
 #define LINE_MAX_BYTES ((size_t)300 << 20) /* maxRecordBytes can be 256 MiB at most */
 /* Large batches are sorted before they go into LMDB and wait for the disk once. */
-#define BATCH_BYTES ((size_t)32 << 20)
-#define LOG_BYTES ((uint64_t)192 << 20)
+#define BATCH_BYTES ((size_t)8 << 20)
+#define LOG_BYTES ((uint64_t)128 << 20)
 #define PACE_BYTES ((uint64_t)1 << 20)
 #define STALLED_MS 30000
 #define KEEP_TOMBSTONES_DAYS 36500 /* forgetting is the broker's business */
@@ -42,7 +42,7 @@ struct import {
     bool unclean; /* the store said that it could not be closed properly */
 };
 
-/* --- one record --------------------------------------------------------------------------------------------------------- */
+/* --- one record ------------------------------------------------------------------------------------------------- */
 
 static enum mqsync_code find_collection(struct import *m, struct mqsync_slice name, struct mqsync_error *e)
 {
@@ -68,7 +68,8 @@ static void set_version(struct mqsync_record *r, uint64_t version)
 }
 
 /* Decides with the plugin's own rule. stored NULL: the id was never used. False: nothing to do. */
-static bool decide(struct import *m, const struct mqsync_line *line, const struct mqsync_record *stored, uint64_t floor, uint64_t seq)
+static bool decide(struct import *m, const struct mqsync_line *line, const struct mqsync_record *stored, uint64_t floor,
+                   uint64_t seq)
 {
     struct mqsync_rules rules = {.strategy = MQSYNC_LAST_WRITE_WINS};
     struct mqsync_write write = {
@@ -80,7 +81,8 @@ static bool decide(struct import *m, const struct mqsync_line *line, const struc
     };
     if (m->ctl->config)
         rules.max_record_bytes = m->ctl->config->limits.max_record_bytes;
-    /* The rule deletes only what is there. A tombstone whose record this database never had is the end of such a record. */
+    /* The rule deletes only what is there. A tombstone whose record this database never had is the end of such a
+     * record. */
     struct mqsync_record gone = {.version = floor, .updated_ms = INT64_MIN};
     if (!stored && line->deleted)
         stored = &gone;
@@ -120,7 +122,7 @@ static enum mqsync_code apply(struct import *m, const struct mqsync_line *line, 
     return code;
 }
 
-/* --- reading the input --------------------------------------------------------------------------------------------------- */
+/* --- reading the input ------------------------------------------------------------------------------------------ */
 
 /* Reads more behind what there is. False at the end, and when it cannot (said in *e). */
 static bool read_more(struct import *m, struct mqsync_error *e)
@@ -131,7 +133,8 @@ static bool read_more(struct import *m, struct mqsync_error *e)
         m->at = 0;
     }
     if (m->text.n > LINE_MAX_BYTES) {
-        mqsync_fail(e, MQSYNC_SERVER_ERROR, "line %llu is longer than any record: this is no NDJSON", (unsigned long long)m->line + 1);
+        mqsync_fail(e, MQSYNC_SERVER_ERROR, "line %llu is longer than any record: this is no NDJSON",
+                    (unsigned long long)m->line + 1);
         return false;
     }
     char *room = mqsync_buf_reserve(&m->text, READ_BYTES);
@@ -208,7 +211,7 @@ static enum mqsync_code pace(struct import *m, struct mqsync_error *e)
     }
 }
 
-/* --- the story ------------------------------------------------------------------------------------------------------------ */
+/* --- the story -------------------------------------------------------------------------------------------------- */
 
 static int refuse(struct import *m, const struct mqsync_error *e)
 {
@@ -247,7 +250,8 @@ static int import_lines(struct import *m)
     }
     if (e.code || mqsync_ctl_interrupted) {
         mqsync_progress_clear(&m->progress);
-        return mqsync_ctl_fail("%s", e.code ? e.text : "interrupted; import it again, and what is there already is skipped");
+        return mqsync_ctl_fail("%s",
+                               e.code ? e.text : "interrupted; import it again, and what is there already is skipped");
     }
     return status;
 }
@@ -265,12 +269,14 @@ static void log_line(void *context, enum mqsync_log_level level, const char *id,
 static void report(const struct import *m, int status)
 {
     if (m->ctl->json)
-        printf("{\"lines\":%llu,\"inserted\":%llu,\"updated\":%llu,\"skipped\":%llu,\"refused\":%llu,\"complete\":%s}\n",
-               (unsigned long long)m->line, (unsigned long long)m->inserted, (unsigned long long)m->updated,
-               (unsigned long long)m->skipped, (unsigned long long)m->refused,
-               status == CTL_DONE || (status == CTL_WRONG && m->ctl->keep_going) ? "true" : "false");
+        printf(
+            "{\"lines\":%llu,\"inserted\":%llu,\"updated\":%llu,\"skipped\":%llu,\"refused\":%llu,\"complete\":%s}\n",
+            (unsigned long long)m->line, (unsigned long long)m->inserted, (unsigned long long)m->updated,
+            (unsigned long long)m->skipped, (unsigned long long)m->refused,
+            status == CTL_DONE || (status == CTL_WRONG && m->ctl->keep_going) ? "true" : "false");
     else if (!m->ctl->quiet)
-        printf("%llu lines: %llu records new, %llu updated, %llu skipped (not newer than what is here), %llu lines refused%s\n",
+        printf("%llu lines: %llu records new, %llu updated, %llu skipped (not newer than what is here), %llu lines "
+               "refused%s\n",
                (unsigned long long)m->line, (unsigned long long)m->inserted, (unsigned long long)m->updated,
                (unsigned long long)m->skipped, (unsigned long long)m->refused,
                status == CTL_WRONG && !m->ctl->keep_going ? "; stopped at the first (--keep-going goes on)" : "");

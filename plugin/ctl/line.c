@@ -2,7 +2,7 @@
 #include "line.h"
 #include "timestamp.h"
 
-/* --- writing ---------------------------------------------------------------------------------------------------------- */
+/* --- writing ---------------------------------------------------------------------------------------------------- */
 
 static void key(struct mqsync_buf *out, const char *name)
 {
@@ -38,7 +38,8 @@ void mqsync_line_raw(struct mqsync_buf *out, const char *name, const char *json)
     mqsync_buf_add_str(out, json);
 }
 
-void mqsync_line_begin(struct mqsync_buf *out, struct mqsync_slice collection, struct mqsync_slice id, const struct mqsync_record *r)
+void mqsync_line_begin(struct mqsync_buf *out, struct mqsync_slice collection, struct mqsync_slice id,
+                       const struct mqsync_record *r)
 {
     mqsync_buf_add_char(out, '{');
     mqsync_line_string(out, "collection", collection);
@@ -58,7 +59,7 @@ void mqsync_line_end(struct mqsync_buf *out)
     mqsync_buf_add(out, "}\n", 2);
 }
 
-/* --- reading ---------------------------------------------------------------------------------------------------------- */
+/* --- reading ---------------------------------------------------------------------------------------------------- */
 
 /* Behind the string that begins at p, or end. The text has not been checked. */
 static const char *skip_string(const char *p, const char *end)
@@ -93,8 +94,8 @@ static const char *skip_object(const char *p, const char *end)
     return p;
 }
 
-/* Finds the object that is the top level's "data" in a text that has not been checked, so that it can be checked by itself:
- * it may be nested as deeply as JSON may, which leaves no level for the line around it. */
+/* Finds the object that is the top level's "data" in a text that has not been checked, so that it can be checked by
+ * itself: it may be nested as deeply as JSON may, which leaves no level for the line around it. */
 static bool find_data(struct mqsync_slice text, struct mqsync_slice *ret)
 {
     static const char name[] = "\"data\"";
@@ -140,7 +141,8 @@ static enum mqsync_code parse_data(struct mqsync_slice found, struct mqsync_buf 
 }
 
 /* The string members, unescaped, one behind the other in *names, which has room for both and so does not move. */
-static bool parse_string(struct mqsync_slice object, const char *name, struct mqsync_buf *names, struct mqsync_slice *ret)
+static bool parse_string(struct mqsync_slice object, const char *name, struct mqsync_buf *names,
+                         struct mqsync_slice *ret)
 {
     struct mqsync_slice value;
     size_t begin = names->n;
@@ -160,13 +162,18 @@ static enum mqsync_code parse_rest(struct mqsync_slice object, struct mqsync_buf
     if (!mqsync_buf_reserve(names, object.n))
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
     if (!parse_string(object, "collection", names, &ret->collection) || !mqsync_collection_valid(ret->collection))
-        return mqsync_fail(ret_error, MQSYNC_INVALID_MESSAGE, "collection: expected a name of 1 to 64 of A-Z a-z 0-9 _ . -");
+        return mqsync_fail(ret_error, MQSYNC_INVALID_MESSAGE,
+                           "collection: expected a name of 1 to 64 of A-Z a-z 0-9 _ . -");
     if (!parse_string(object, "id", names, &ret->id) || !mqsync_record_id_valid(ret->id))
-        return mqsync_fail(ret_error, MQSYNC_INVALID_MESSAGE, "id: expected 1 to 128 bytes without / + # and control characters");
-    if (!mqsync_json_find(object, MQSYNC_SLICE("version"), &value) || !mqsync_json_to_u64(value, &ret->version) || ret->version == 0)
+        return mqsync_fail(ret_error, MQSYNC_INVALID_MESSAGE,
+                           "id: expected 1 to 128 bytes without / + # and control characters");
+    if (!mqsync_json_find(object, MQSYNC_SLICE("version"), &value) || !mqsync_json_to_u64(value, &ret->version) ||
+        ret->version == 0)
         return mqsync_fail(ret_error, MQSYNC_INVALID_MESSAGE, "version: expected a whole number of at least 1");
-    if (!parse_string(object, "updatedAt", names, &time_text) || !mqsync_time_parse(time_text, &time) || time.kind != MQSYNC_TIME_EXACT)
-        return mqsync_fail(ret_error, MQSYNC_INVALID_MESSAGE, "updatedAt: expected a time with a zone, such as 2026-01-31T12:00:00.000Z");
+    if (!parse_string(object, "updatedAt", names, &time_text) || !mqsync_time_parse(time_text, &time) ||
+        time.kind != MQSYNC_TIME_EXACT)
+        return mqsync_fail(ret_error, MQSYNC_INVALID_MESSAGE,
+                           "updatedAt: expected a time with a zone, such as 2026-01-31T12:00:00.000Z");
     ret->updated_ms = time.ms;
     ret->deleted = false;
     if (mqsync_json_find(object, MQSYNC_SLICE("deleted"), &value)) {
@@ -202,7 +209,8 @@ enum mqsync_code mqsync_line_parse(struct mqsync_slice text, struct mqsync_line_
         return code;
     ret->data = (struct mqsync_slice){NULL, 0};
     if (ret->deleted)
-        return has_data ? mqsync_fail(ret_error, MQSYNC_INVALID_MESSAGE, "data: not expected where deleted is true") : MQSYNC_OK;
+        return has_data ? mqsync_fail(ret_error, MQSYNC_INVALID_MESSAGE, "data: not expected where deleted is true")
+                        : MQSYNC_OK;
     if (!has_data)
         return mqsync_fail(ret_error, MQSYNC_INVALID_MESSAGE, "data: expected an object");
     return parse_data(found, &s->data, &ret->data, ret_error);

@@ -8,7 +8,8 @@
 #include "record.h"
 
 /* Appends a record's members and leaves the object open for more; data byte for byte as stored. */
-void mqsync_line_begin(struct mqsync_buf *out, struct mqsync_slice collection, struct mqsync_slice id, const struct mqsync_record *r);
+void mqsync_line_begin(struct mqsync_buf *out, struct mqsync_slice collection, struct mqsync_slice id,
+                       const struct mqsync_record *r);
 /* Closes it, with a newline. */
 void mqsync_line_end(struct mqsync_buf *out);
 
@@ -32,8 +33,8 @@ struct mqsync_line_scratch {
 };
 void mqsync_line_scratch_free(struct mqsync_line_scratch *s);
 
-/* Reads one line. Slices of *ret point into text or *s. MQSYNC_INVALID_MESSAGE and which member is wrong otherwise. Unknown
- * members are ignored. */
+/* Reads one line. Slices of *ret point into text or *s. MQSYNC_INVALID_MESSAGE and which member is wrong otherwise.
+ * Unknown members are ignored. */
 enum mqsync_code mqsync_line_parse(struct mqsync_slice text, struct mqsync_line_scratch *s, struct mqsync_line *ret,
                                    struct mqsync_error *ret_error);
 

@@ -25,8 +25,8 @@ static uint64_t file_bytes(const char *dir, const char *name)
     return (uint64_t)st.st_size;
 }
 
-/* The collection's own count of tombstones is as of the last batch that reached LMDB; the index of changes has one row for each
- * record and each tombstone, those of the log included. */
+/* The collection's own count of tombstones is as of the last batch that reached LMDB; the index of changes has one row
+ * for each record and each tombstone, those of the log included. */
 static bool add_collection(void *context, const struct mqsync_collection_stat *stat)
 {
     struct totals *t = context;
@@ -79,10 +79,10 @@ static void print_totals(const struct totals *t, uint64_t data_bytes, uint64_t l
         mqsync_buf_free(&out);
         return;
     }
-    printf("%s%-24s %12llu %12llu\n", t->collections ? "" : "no collections yet\n", "in all", (unsigned long long)t->records,
-           (unsigned long long)t->tombstones);
-    printf("database %s, log files %s, epoch %s\n", mqsync_bytes_text(data_bytes, data), mqsync_bytes_text(log_bytes, log),
-           mqsync_view_epoch(t->view));
+    printf("%s%-24s %12llu %12llu\n", t->collections ? "" : "no collections yet\n", "in all",
+           (unsigned long long)t->records, (unsigned long long)t->tombstones);
+    printf("database %s, log files %s, epoch %s\n", mqsync_bytes_text(data_bytes, data),
+           mqsync_bytes_text(log_bytes, log), mqsync_view_epoch(t->view));
 }
 
 int mqsync_ctl_stat(struct mqsync_ctl *c)
@@ -104,7 +104,8 @@ int mqsync_ctl_stat(struct mqsync_ctl *c)
     return mqsync_ctl_flush(status);
 }
 
-static void print_record(const struct mqsync_ctl *c, struct mqsync_slice collection, struct mqsync_slice id, const struct mqsync_record *r)
+static void print_record(const struct mqsync_ctl *c, struct mqsync_slice collection, struct mqsync_slice id,
+                         const struct mqsync_record *r)
 {
     struct mqsync_buf out = {0};
     if (c->json) {
@@ -121,7 +122,8 @@ static void print_record(const struct mqsync_ctl *c, struct mqsync_slice collect
         mqsync_time_format(r->updated_ms, time);
         mqsync_json_add_string(&out, r->user); /* it may hold anything */
         printf("%s/%s  version %llu  seq %llu  %.*s%s%.*s\n", c->args[0], c->args[1], (unsigned long long)r->version,
-               (unsigned long long)r->seq, MQSYNC_TIMESTAMP_LEN, time, r->user.n ? "  by " : "", r->user.n ? (int)out.n : 0, out.p);
+               (unsigned long long)r->seq, MQSYNC_TIMESTAMP_LEN, time, r->user.n ? "  by " : "",
+               r->user.n ? (int)out.n : 0, out.p);
         if (!r->deleted)
             printf("%.*s\n", (int)r->data.n, r->data.p);
     }
@@ -138,7 +140,8 @@ int mqsync_ctl_get(struct mqsync_ctl *c)
     if (!mqsync_collection_valid(collection))
         return mqsync_ctl_fail("\"%s\" can be no collection: expected 1 to 64 of A-Z a-z 0-9 _ . -", c->args[0]);
     if (!mqsync_record_id_valid(id))
-        return mqsync_ctl_fail("\"%s\" can be no record's id: expected 1 to 128 bytes without / + # and control characters", c->args[1]);
+        return mqsync_ctl_fail(
+            "\"%s\" can be no record's id: expected 1 to 128 bytes without / + # and control characters", c->args[1]);
     int status = mqsync_ctl_open(c, &reader, &view);
     if (status)
         return status;

@@ -18,7 +18,7 @@
 
 #define TTL_SECONDS 3600
 
-/* --- the commands ---------------------------------------------------------------------------------------------------------- */
+/* --- the commands ----------------------------------------------------------------------------------------------- */
 
 enum needs { NEEDS_DATABASE, NEEDS_CONFIG, NEEDS_NOTHING };
 
@@ -32,22 +32,35 @@ static const struct command {
     {"stat", "", "collections, records, tombstones, sizes, epoch", 0, 0, "", NEEDS_DATABASE, mqsync_ctl_stat},
     {"get", "COLLECTION ID", "one record", 2, 2, "", NEEDS_DATABASE, mqsync_ctl_get},
     {"export", "[COLLECTION]", "records as NDJSON to stdout or -o FILE", 0, 1, "do", NEEDS_DATABASE, mqsync_ctl_export},
-    {"import", "[FILE|-]", "NDJSON into the database; the broker must be stopped", 0, 1, "k", NEEDS_DATABASE, mqsync_ctl_import},
+    {"import", "[FILE|-]", "NDJSON into the database; the broker must be stopped", 0, 1, "k", NEEDS_DATABASE,
+     mqsync_ctl_import},
     {"watch", "COLLECTION", "follow changes until Ctrl-C", 1, 1, "s", NEEDS_DATABASE, mqsync_ctl_watch},
     {"check", "", "every index against every record", 0, 0, "", NEEDS_DATABASE, mqsync_ctl_check},
     {"backup", "DIR", "a copy in DIR, while the broker runs", 1, 1, "", NEEDS_DATABASE, mqsync_ctl_backup},
-    {"restore", "DIR", "replace the database by the backup in DIR; the broker must be stopped", 1, 1, "", NEEDS_DATABASE, mqsync_ctl_restore},
+    {"restore", "DIR", "replace the database by the backup in DIR; the broker must be stopped", 1, 1, "",
+     NEEDS_DATABASE, mqsync_ctl_restore},
     {"compact", "", "give free space back; the broker must be stopped", 0, 0, "", NEEDS_DATABASE, mqsync_ctl_compact},
     {"token", "--user NAME", "a signed JWT for trying things", 0, 0, "urtK", NEEDS_CONFIG, mqsync_ctl_token},
-    {"check-config", "[FILE]", "whether the configuration can be loaded", 0, 1, "", NEEDS_NOTHING, mqsync_ctl_check_config},
+    {"check-config", "[FILE]", "whether the configuration can be loaded", 0, 1, "", NEEDS_NOTHING,
+     mqsync_ctl_check_config},
 };
 
 static const struct option options[] = {
-    {"db", required_argument, NULL, 'D'},      {"config", required_argument, NULL, 'c'}, {"json", no_argument, NULL, 'j'},
-    {"quiet", no_argument, NULL, 'q'},         {"help", no_argument, NULL, 'h'},         {"version", no_argument, NULL, 'V'},
-    {"deleted", no_argument, NULL, 'd'},       {"output", required_argument, NULL, 'o'}, {"keep-going", no_argument, NULL, 'k'},
-    {"since", required_argument, NULL, 's'},   {"user", required_argument, NULL, 'u'},   {"role", required_argument, NULL, 'r'},
-    {"ttl", required_argument, NULL, 't'},     {"key", required_argument, NULL, 'K'},    {NULL, 0, NULL, 0},
+    {"db", required_argument, NULL, 'D'},
+    {"config", required_argument, NULL, 'c'},
+    {"json", no_argument, NULL, 'j'},
+    {"quiet", no_argument, NULL, 'q'},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'V'},
+    {"deleted", no_argument, NULL, 'd'},
+    {"output", required_argument, NULL, 'o'},
+    {"keep-going", no_argument, NULL, 'k'},
+    {"since", required_argument, NULL, 's'},
+    {"user", required_argument, NULL, 'u'},
+    {"role", required_argument, NULL, 'r'},
+    {"ttl", required_argument, NULL, 't'},
+    {"key", required_argument, NULL, 'K'},
+    {NULL, 0, NULL, 0},
 };
 
 static void print_help(void)
@@ -63,12 +76,13 @@ static void print_help(void)
            "  export: -o, --output FILE; -d, --deleted (tombstones too)\n"
            "  import: -k, --keep-going (past lines that are refused)\n"
            "  watch:  --since SEQ (default: from now on)\n"
-           "  token:  --user NAME, --role ROLE (any number), --ttl SECONDS (3600), --key FILE (private, for RS256 and ES256)\n"
+           "  token:  --user NAME, --role ROLE (any number), --ttl SECONDS (3600), --key FILE (private, for RS256 and "
+           "ES256)\n"
            "  -h, --help; -V, --version\n\n"
            "exit status: 0 done; 1 something is wrong or not there; 2 it could not be done. More: man mqsyncctl\n");
 }
 
-/* --- what commands share ---------------------------------------------------------------------------------------------------- */
+/* --- what commands share ---------------------------------------------------------------------------------------- */
 
 int mqsync_ctl_fail(const char *fmt, ...)
 {
@@ -106,10 +120,10 @@ void mqsync_ctl_give_files(const char *dir)
     static const char *const names[] = {"data.mdb", "lock.mdb", "lock", "log.0", "log.1", "log.2"};
     for (size_t i = 0; fstat(fd, &owner) == 0 && owner.st_uid != 0 && i < sizeof names / sizeof *names; i++) {
         /* only what root has just made here: a link would let the directory's owner have any file */
-        if (fstatat(fd, names[i], &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 1 && st.st_uid == 0 &&
-            fchownat(fd, names[i], owner.st_uid, owner.st_gid, AT_SYMLINK_NOFOLLOW) != 0)
-            mqsync_ctl_fail("cannot give %s/%s to its directory's owner: %s; the broker may not be able to open it", dir, names[i],
-                            strerror(errno));
+        if (fstatat(fd, names[i], &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 1 &&
+            st.st_uid == 0 && fchownat(fd, names[i], owner.st_uid, owner.st_gid, AT_SYMLINK_NOFOLLOW) != 0)
+            mqsync_ctl_fail("cannot give %s/%s to its directory's owner: %s; the broker may not be able to open it",
+                            dir, names[i], strerror(errno));
     }
     close(fd);
 }
@@ -143,14 +157,15 @@ void mqsync_ctl_catch_interrupts(void)
     sigaction(SIGTERM, &action, NULL);
 }
 
-/* --- a database so damaged that reading it leads out of it -------------------------------------------------------------------- */
+/* --- a database so damaged that reading it leads out of it ------------------------------------------------------ */
 
 static volatile int crash_status = CTL_FAILED;
 
 /* LMDB trusts its pages. Where one is damaged, reading may end here; nothing has been written then. */
 static void crashed(int signal)
 {
-    static const char text[] = "\nmqsyncctl: the database is damaged, reading it led out of it; restore a backup (mqsyncctl restore)\n";
+    static const char text[] =
+        "\nmqsyncctl: the database is damaged, reading it led out of it; restore a backup (mqsyncctl restore)\n";
     (void)signal;
     if (write(STDERR_FILENO, text, sizeof text - 1) < 0)
         _exit(CTL_FAILED);
@@ -167,11 +182,12 @@ static void catch_crashes(const struct command *command)
         sigaction(signals[i], &action, NULL);
 }
 
-/* --- the command line ----------------------------------------------------------------------------------------------------------- */
+/* --- the command line ------------------------------------------------------------------------------------------- */
 
 static bool parse_number(const char *text, uint64_t *ret)
 {
-    return mqsync_json_check(mqsync_slice_str(text), NULL, NULL) == MQSYNC_OK && mqsync_json_to_u64(mqsync_slice_str(text), ret);
+    return mqsync_json_check(mqsync_slice_str(text), NULL, NULL) == MQSYNC_OK &&
+           mqsync_json_to_u64(mqsync_slice_str(text), ret);
 }
 
 static int take_option(struct mqsync_ctl *c, int option)
@@ -209,7 +225,8 @@ static int take_option(struct mqsync_ctl *c, int option)
         return CTL_DONE;
     case 's':
         c->has_since = true;
-        return parse_number(optarg, &c->since) ? CTL_DONE : mqsync_ctl_fail("--since %s: expected a seq, a whole number", optarg);
+        return parse_number(optarg, &c->since) ? CTL_DONE
+                                               : mqsync_ctl_fail("--since %s: expected a seq, a whole number", optarg);
     default: /* 't' */
         return parse_number(optarg, &c->ttl) && c->ttl > 0 && c->ttl <= INT32_MAX
                    ? CTL_DONE
@@ -266,7 +283,7 @@ static int check_usage(const struct mqsync_ctl *c, const struct command *command
     return CTL_DONE;
 }
 
-/* --- where things are --------------------------------------------------------------------------------------------------------------- */
+/* --- where things are ------------------------------------------------------------------------------------------- */
 
 static int load_config(struct mqsync_ctl *c, const struct command *command)
 {
@@ -284,10 +301,11 @@ static int find_database(struct mqsync_ctl *c)
     if (c->dir)
         return CTL_DONE;
     if (!c->config)
-        return mqsync_ctl_fail("which database? Say --db DIR, or --config FILE for the one that mqsync.json names (there is no "
-                               MQSYNC_CTL_CONFIG " here)");
+        return mqsync_ctl_fail("which database? Say --db DIR, or --config FILE for the one that mqsync.json names "
+                               "(there is no " MQSYNC_CTL_CONFIG " here)");
     return mqsync_ctl_fail("%s names no \"database\"; say --db DIR (the broker's plugin_opt_db_path, or mqsync in its "
-                           "persistence_location)", c->config->path);
+                           "persistence_location)",
+                           c->config->path);
 }
 
 int mqsync_ctl_check_config(struct mqsync_ctl *c)

@@ -63,7 +63,8 @@ static unsigned columns(void)
 
 static void draw(const struct mqsync_progress *p, int64_t now, bool last)
 {
-    char text[TEXT_MAX], done[MQSYNC_BYTES_TEXT], total[MQSYNC_BYTES_TEXT], rate[MQSYNC_BYTES_TEXT], left[MQSYNC_BYTES_TEXT] = "";
+    char text[TEXT_MAX], done[MQSYNC_BYTES_TEXT], total[MQSYNC_BYTES_TEXT], rate[MQSYNC_BYTES_TEXT],
+        left[MQSYNC_BYTES_TEXT] = "";
     char bar[BAR_MAX + 3] = "";
     double seconds = (double)(now - p->began_ms) / 1000, speed = seconds > 0 ? (double)p->done / seconds : 0;
     unsigned width = columns();
@@ -75,8 +76,9 @@ static void draw(const struct mqsync_progress *p, int64_t now, bool last)
     amount(p, p->done, done);
     amount(p, (uint64_t)speed, rate);
     if (p->total)
-        snprintf(text, sizeof text, " %3u%%  %s of %s  %s/s  %s%s", all ? (unsigned)(100 * ((double)p->done / (double)all)) : 100, done,
-                 amount(p, all, total), rate, *left ? (last ? "in " : "ETA ") : "", left);
+        snprintf(text, sizeof text, " %3u%%  %s of %s  %s/s  %s%s",
+                 all ? (unsigned)(100 * ((double)p->done / (double)all)) : 100, done, amount(p, all, total), rate,
+                 *left ? (last ? "in " : "ETA ") : "", left);
     else
         snprintf(text, sizeof text, " %s  %s/s%s%s", done, rate, *left ? "  in " : "", left);
     size_t used = strlen(p->what) + 1 + strlen(text) + 3;
@@ -92,7 +94,8 @@ static void draw(const struct mqsync_progress *p, int64_t now, bool last)
     fflush(stderr);
 }
 
-void mqsync_progress_begin(struct mqsync_progress *p, bool quiet, const char *what, enum mqsync_unit unit, uint64_t total)
+void mqsync_progress_begin(struct mqsync_progress *p, bool quiet, const char *what, enum mqsync_unit unit,
+                           uint64_t total)
 {
     *p = (struct mqsync_progress){.shown = !quiet && isatty(STDERR_FILENO), .what = what, .unit = unit, .total = total};
     p->began_ms = now_ms();

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A bar on a terminal's last line, on stderr: percent, amount, rate, time left. Nothing at all where there is no terminal. */
+/* A bar on a terminal's last line, on stderr: percent, amount, rate, time left. Nothing at all where there is no
+ * terminal. */
 #ifndef MQSYNC_CTL_PROGRESS_H
 #define MQSYNC_CTL_PROGRESS_H
 
@@ -18,7 +19,8 @@ struct mqsync_progress {
     unsigned skip; /* calls until the clock is looked at again */
 };
 
-void mqsync_progress_begin(struct mqsync_progress *p, bool quiet, const char *what, enum mqsync_unit unit, uint64_t total);
+void mqsync_progress_begin(struct mqsync_progress *p, bool quiet, const char *what, enum mqsync_unit unit,
+                           uint64_t total);
 /* Cheap enough to be called for each record; draws at most ten times a second. */
 void mqsync_progress_update(struct mqsync_progress *p, uint64_t done);
 /* The form of the store's callbacks; context is the progress. */

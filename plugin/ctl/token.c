@@ -36,10 +36,12 @@ static int read_key(const char *name, struct mqsync_buf *out)
 static int prepare_key(const struct mqsync_ctl *c, const char *name, struct mqsync_buf *key)
 {
     if (c->config->auth.algorithm != MQSYNC_JWT_HS256) {
-        if (strstr(key->p, "PRIVATE KEY"))
+        if (key->p && strstr(key->p, "PRIVATE KEY"))
             return CTL_DONE;
-        return mqsync_ctl_fail("%s holds no private key in PEM form, which signing takes; give it with --key FILE (auth.jwt.keyFile has the "
-                               "public one)", name);
+        return mqsync_ctl_fail("%s holds no private key in PEM form, which signing takes; give it with --key FILE "
+                               "(auth.jwt.keyFile has the "
+                               "public one)",
+                               name);
     }
     if (key->n && key->p[key->n - 1] == '\n')
         key->n--;

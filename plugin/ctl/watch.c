@@ -36,7 +36,8 @@ static void print_start(struct watch *w)
         mqsync_line_number(&w->out, "seq", w->since);
         mqsync_line_end(&w->out);
     } else if (!w->ctl->quiet) {
-        fprintf(stderr, "%s: changes after seq %llu, epoch %s; Ctrl-C ends\n", w->ctl->args[0], (unsigned long long)w->since, w->epoch);
+        fprintf(stderr, "%s: changes after seq %llu, epoch %s; Ctrl-C ends\n", w->ctl->args[0],
+                (unsigned long long)w->since, w->epoch);
     }
 }
 
@@ -57,8 +58,8 @@ static void print_change(struct watch *w, struct mqsync_slice id, const struct m
         return;
     }
     mqsync_time_format(r->updated_ms, time);
-    printf("%8llu  %.*s  %s %.*s  version %llu  %.*s\n", (unsigned long long)r->seq, MQSYNC_TIMESTAMP_LEN, time, what, (int)id.n, id.p,
-           (unsigned long long)r->version, (int)r->data.n, r->data.p);
+    printf("%8llu  %.*s  %s %.*s  version %llu  %.*s\n", (unsigned long long)r->seq, MQSYNC_TIMESTAMP_LEN, time, what,
+           (int)id.n, id.p, (unsigned long long)r->version, (int)r->data.n, r->data.p);
 }
 
 static enum mqsync_code print_changes(struct watch *w, struct mqsync_view *view, struct mqsync_error *e)
@@ -90,7 +91,8 @@ static void take_epoch(struct watch *w, struct mqsync_view *view, uint64_t seq)
     snprintf(w->epoch, sizeof w->epoch, "%s", mqsync_view_epoch(view));
     w->since = first && w->ctl->has_since ? w->ctl->since : seq;
     if (!first)
-        fprintf(stderr, "mqsyncctl: the database has a new epoch: its history may have moved back; following from seq %llu\n",
+        fprintf(stderr,
+                "mqsyncctl: the database has a new epoch: its history may have moved back; following from seq %llu\n",
                 (unsigned long long)w->since);
     print_start(w);
 }

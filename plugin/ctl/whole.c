@@ -8,7 +8,7 @@
 #include "line.h"
 #include "progress.h"
 
-/* --- check ---------------------------------------------------------------------------------------------------------------- */
+/* --- check ------------------------------------------------------------------------------------------------------ */
 
 struct findings {
     bool json;
@@ -52,17 +52,19 @@ int mqsync_ctl_check(struct mqsync_ctl *c)
     return mqsync_ctl_flush(wrong ? CTL_WRONG : CTL_DONE);
 }
 
-/* --- copies ----------------------------------------------------------------------------------------------------------------- */
+/* --- copies ----------------------------------------------------------------------------------------------------- */
 
 static uint64_t database_bytes(const char *dir)
 {
     char path[4096];
     struct stat st;
-    return snprintf(path, sizeof path, "%s/data.mdb", dir) < (int)sizeof path && stat(path, &st) == 0 ? (uint64_t)st.st_size : 0;
+    return snprintf(path, sizeof path, "%s/data.mdb", dir) < (int)sizeof path && stat(path, &st) == 0
+               ? (uint64_t)st.st_size
+               : 0;
 }
 
-static int finish(const struct mqsync_ctl *c, struct mqsync_progress *p, const struct mqsync_error *e, const char *result,
-                  uint64_t before)
+static int finish(const struct mqsync_ctl *c, struct mqsync_progress *p, const struct mqsync_error *e,
+                  const char *result, uint64_t before)
 {
     char now_text[MQSYNC_BYTES_TEXT], before_text[MQSYNC_BYTES_TEXT];
     if (e->code) {

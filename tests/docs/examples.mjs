@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Runs what a document shows. An example is a fenced block with a comment such as <!-- exchange --> on the line before:
+// Runs what a document shows. An example is a fenced block with a comment such as <!-- exchange --> on the line before.
+// The kinds:
 //
 //   mosquitto.conf   the broker's configuration; paths and port are replaced. Starts a new broker
-//   mqsync.json      the plugin's configuration. Starts a new broker with it (with the mosquitto.conf before it, if any)
+//   mqsync.json      the plugin's configuration. Starts a new broker with it, and the last mosquitto.conf
 //   acl.file         the broker must start with it as acl_file
 //   log              what the broker has logged, line by line
 //   console          `$ command` lines, each followed by what it prints
 //   watch            one `$ command` that goes on running; `prints` blocks after it show what it has printed since
-//   merge            a conflict: stored, the write, and what becomes of it, in the collection that the heading above names
-//   exchange         clients by name, what they publish (->) and all they receive (<-): see runExchange()
+//   merge            a conflict: stored, the write, and what becomes of it; the heading above names the collection
+//   exchange         clients by name, what they publish (->) and all they receive (<-): see exchange()
 //
 // Each is run again and gives a text, which has to be the block's own but for times of today and epochs.
 import { spawn } from 'node:child_process';
@@ -22,19 +23,22 @@ const TIME = /\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z/g;
 const EPOCH = /\b[0-9a-f]{32}\b/g;
 const DAY_MS = 24 * 60 * 60 * 1000;
 
-/** The marked blocks of a document, in order: {kind, text, from, to, line}; from and to are offsets of the text between the fences. */
+/** The marked blocks of a document, in order: {kind, text, from, to, line, heading}; from and to are offsets. */
 export function findExamples(document) {
     const examples = [];
     for (const found of document.matchAll(/^<!-- ([a-z.]+) -->\n```[a-z]*\n([^]*?\n)```$/gm)) {
         const from = found.index + found[0].length - '```'.length - found[2].length;
         const before = document.slice(0, found.index);
-        examples.push({ kind: found[1], text: found[2], from, to: from + found[2].length, line: before.split('\n').length,
-            heading: before.match(/^#+ .*$/gm)?.at(-1).replace(/[#`]+ ?/g, '') });
+        examples.push({ kind: found[1], text: found[2], from, to: from + found[2].length,
+            line: before.split('\n').length, heading: before.match(/^#+ .*$/gm)?.at(-1).replace(/[#`]+ ?/g, '') });
     }
     return examples;
 }
 
-/** `now` with what differs from run to run as `then` has it: epochs, and times of today where `then` has no time that was sent. */
+/**
+ * `now` with what differs from run to run as `then` has it: epochs, and times of today where `then` has none
+ * that was sent.
+ */
 export function alike(now, then, sent) {
     const times = [...then.matchAll(TIME)].map(([text]) => text);
     const epochs = [...then.matchAll(EPOCH)].map(([text]) => text);
@@ -69,13 +73,20 @@ export class Runner {
         for (const name of ['mosquitto_pub', 'mosquitto_sub', 'mosquitto_rr']) {
             fs.writeFileSync(path.join(home, name), `-h 127.0.0.1\n-p ${this.broker.port}\n`);
         }
-        this.env = { ...process.env, XDG_CONFIG_HOME: home, LC_ALL: 'C.UTF-8', PATH: `${path.dirname(ctl)}:${process.env.PATH}` };
-        this.places ??= [['/var/lib/mqsync', this.broker.database], ['/var/backups/mqsync', path.join(this.broker.directory, 'backup')]];
+        const PATH = `${path.dirname(ctl)}:${process.env.PATH}`;
+        this.env = { ...process.env, XDG_CONFIG_HOME: home, LC_ALL: 'C.UTF-8', PATH };
+        this.places ??= this.#databases(this.broker);
+        this.places.push(['process 1234', `process ${this.broker.pid}`]);
+    }
+
+    #databases(broker) {
+        return [['/var/lib/mqsync', broker.database], ['/var/backups/mqsync', path.join(broker.directory, 'backup')]];
     }
 
     /** A text with places of this machine instead of the document's, or the other way round. */
     #move(text, toShown) {
-        return this.places.reduce((moved, [shown, here]) => moved.replaceAll(toShown ? here : shown, toShown ? shown : here), text);
+        return this.places.reduce((moved, [shown, here]) =>
+            (toShown ? moved.replaceAll(here, shown) : moved.replaceAll(shown, here)), text);
     }
 
     #localConfiguration(conf, broker) {
@@ -83,8 +94,7 @@ export class Runner {
         this.places = [
             ['/usr/lib/x86_64-linux-gnu/mosquitto_mqsync.so', plugin],
             ['/etc/mqsync/mqsync.json', broker.configFile],
-            ['/var/lib/mqsync', broker.database],
-            ['/var/backups/mqsync', path.join(broker.directory, 'backup')],
+            ...this.#databases(broker),
             ['listener 1883', `listener ${broker.port}`],
         ];
         return ['log_type subscribe', ...this.#move(conf).trim().split('\n')];
@@ -119,6 +129,13 @@ export class Runner {
             `(not logged; the log is)\n${log}`).join('\n') + '\n';
     }
 
+    /** A time that was sent is to come out as it is. */
+    #noteTimes(text) {
+        for (const [time] of text.matchAll(TIME)) {
+            this.sent.add(time);
+        }
+    }
+
     // --- commands ----------------------------------------------------------------------------------------------
 
     #spawn(command) {
@@ -140,6 +157,7 @@ export class Runner {
         let result = '';
         // A command may go on in the next line after a backslash.
         for (const [, command] of text.matchAll(/^\$ ((?:.*\\\n)*.*)$/gm)) {
+            this.#noteTimes(command);
             result += `$ ${command}\n${await this.#output(command)}`;
         }
         return result;
@@ -162,8 +180,8 @@ export class Runner {
     async prints(text) {
         const { watcher } = this;
         const lines = text.split('\n').length;
-        await poll(() => watcher.output.slice(watcher.shown).split('\n').length >= lines, 'the watching command to print')
-            .catch(() => {});
+        const enough = () => watcher.output.slice(watcher.shown).split('\n').length >= lines;
+        await poll(enough, 'the watching command to print').catch(() => {}); // the comparison says what is missing
         const result = watcher.output.slice(watcher.shown);
         watcher.shown = watcher.output.length;
         return result;
@@ -194,7 +212,8 @@ export class Runner {
         }
         let result = '';
         for (const step of steps.filter(({ line }) => line && !/^\S+ <- /.test(line))) {
-            result += `${step.line}\n${step.payload === undefined ? '' : `    ${step.payload}\n`}${await this.#step(step)}`;
+            const payload = step.payload === undefined ? '' : `    ${step.payload}\n`;
+            result += `${step.line}\n${payload}${await this.#step(step)}`;
         }
         return result;
     }
@@ -219,13 +238,14 @@ export class Runner {
         return refusal + await this.#received();
     }
 
-    /** stored TIME DATA, then update or insert TIME DATA with a baseVersion that never was; gives what the record then is. */
+    /** stored TIME DATA, then update or insert TIME DATA with a baseVersion that never was. */
     async merge(text, collection) {
         const writer = await this.broker.client();
         const [stored, write] = text.split('\n').map((line) => /^(\w+) +(\S+) +(.*)$/.exec(line));
         const recordId = `r${this.merges = (this.merges ?? 0) + 1}`;
         await writer.write('long', { type: 'insert', collection, recordId, timestamp: stored[2], data: stored[3] });
-        await writer.write('long', { type: write[1], collection, recordId, timestamp: write[2], data: write[3], metadata: { baseVersion: 0 } });
+        await writer.write('long', { type: write[1], collection, recordId, timestamp: write[2], data: write[3],
+            metadata: { baseVersion: 0 } });
         await writer.cmd(collection, { type: 'sync' });
         const page = await writer.answerPacket('sync');
         await writer.close();
@@ -255,9 +275,7 @@ export class Runner {
                 userProperties[key] = value;
             }
         }
-        for (const [time] of `${payload} ${details ?? ''}`.matchAll(TIME)) {
-            this.sent.add(time);
-        }
+        this.#noteTimes(`${payload} ${details ?? ''}`);
         if (Object.keys(userProperties).length) {
             properties.userProperties = userProperties;
         }
@@ -273,8 +291,9 @@ export class Runner {
             await client.until(() => client.all.slice(client.told).some(pong), 'a pong');
             for (const message of client.all.slice(client.told).filter((m) => !pong(m))) {
                 const { correlationData } = message.properties ?? {};
-                const details = [...(message.retain ? ['retained'] : []), ...(correlationData ? [`correlationData: ${correlationData}`] : [])];
-                result += `${name} <- ${message.topic}${details.length ? ` (${details.join(', ')})` : ''}\n    ${message.text || '(empty)'}\n`;
+                const echo = correlationData ? ` (correlationData: ${correlationData})` : '';
+                const details = message.retain ? ' (retained)' : echo;
+                result += `${name} <- ${message.topic}${details}\n    ${message.text || '(empty)'}\n`;
             }
             client.told = client.all.length;
         }
@@ -288,9 +307,6 @@ export async function* runExamples(examples) {
     let conf;
     try {
         for (const example of examples) {
-            for (const [time] of example.kind === 'console' ? example.text.replace(/^(?!\$).*$/gm, '').matchAll(TIME) : []) {
-                runner.sent.add(time);
-            }
             let { text } = example;
             if (example.kind === 'mosquitto.conf') {
                 conf = text;
@@ -299,8 +315,10 @@ export async function* runExamples(examples) {
                 await runner.startBroker({ conf, json: text });
             } else if (example.kind === 'acl.file') {
                 await runner.tryAclFile(text);
-            } else {
+            } else if (['log', 'console', 'watch', 'prints', 'merge', 'exchange'].includes(example.kind)) {
                 text = await runner[example.kind](text, example.heading);
+            } else {
+                throw new Error(`line ${example.line}: there are no examples of the kind "${example.kind}"`);
             }
             yield { example, text: alike(text, example.text, runner.sent) };
         }

@@ -599,7 +599,9 @@ for (const version of VERSIONS) {
         }
     }
 
-    test(`a QoS 2 write whose PUBREL never comes is told, in its place among the others [MQTT ${version}]`, async () => {
+    // An event that waits for PUBREL would come after younger ones. A client of MQTT 5 may have asked for No Local, which only the rewritten
+    // PUBLISH honours: there, and only there, the broker's order stands.
+    test(`a QoS 2 write whose PUBREL comes late is told once [MQTT ${version}]`, async () => {
         const collection = unique('c');
         const reader = await broker.client({ version: 5 });
         await reader.subscribe(`sync/${collection}/evt/#`, { qos: 0 });
@@ -612,18 +614,12 @@ for (const version of VERSIONS) {
         raw.publish(`sync/${collection}/cmd/r/update`, '{"c":3}', { qos: 0 });
         await raw.ping();
         await eventBarrier(writer, collection, reader);
-        assert.deepEqual(
-            reader.events.map((m) => [m.json.type, m.json.metadata.version]),
-            [
-                ['insert', 1],
-                ['update', 2],
-                ['update', 3],
-            ],
-        );
+        const versions = () => reader.events.filter((m) => m.json.recordId === 'r').map((m) => m.json.metadata.version);
+        assert.deepEqual(versions(), version === 4 ? [1, 2, 3] : [2, 3]);
         raw.pubrel(1);
         await raw.next('pubcomp');
         await eventBarrier(writer, collection, reader);
-        assert.equal(reader.events.length, 3, 'PUBREL makes no second event');
+        assert.deepEqual(versions(), version === 4 ? [1, 2, 3] : [2, 3, 1]);
         raw.destroy();
     });
 }

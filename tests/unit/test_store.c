@@ -406,6 +406,42 @@ START_TEST(a_power_cut_changes_the_epoch)
 }
 END_TEST
 
+/* As a child that is killed: opens with one durability, goes on with the other. */
+static void switch_and_kill(enum mqsync_durability to)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct mqsync_store *s = open_store();
+        write_one(s, ensure(s, "k"), "a", "{}");
+        options.durability = to;
+        mqsync_store_configure(s, &options);
+        for (int i = 0; i < 20; i++)
+            write_one(s, ensure(s, "k"), "a", "{}");
+        struct mqsync_view *v;
+        OK(mqsync_view_settled(s, 5000, &v, &error));
+        mqsync_view_close(v);
+        for (int i = 0; i < 20; i++)
+            write_one(s, ensure(s, "k"), "a", "{}");
+        kill(getpid(), SIGKILL);
+    }
+    waitpid(pid, NULL, 0);
+}
+
+START_TEST(power_counts_only_while_it_is_kept)
+{
+    struct mqsync_store *s = open_store();
+    char epoch[33];
+    snprintf(epoch, sizeof epoch, "%s", mqsync_store_epoch(s));
+    mqsync_store_close(s);
+    options.durability = MQSYNC_DURABILITY_POWER;
+    switch_and_kill(MQSYNC_DURABILITY_PROCESS);
+    options.boot_id = "boot-2";
+    s = open_store();
+    ck_assert_str_ne(mqsync_store_epoch(s), epoch);
+    mqsync_store_close(s);
+}
+END_TEST
+
 START_TEST(backs_up_and_restores)
 {
     char copy[300], other[300];
@@ -420,8 +456,11 @@ START_TEST(backs_up_and_restores)
     }
     write_one(s, c, "x7", NULL);
     pid_t pid = fork();
-    if (pid == 0)
-        _exit(mqsync_store_backup(dir, copy, NULL, NULL, &error) == MQSYNC_OK ? 0 : 1);
+    if (pid == 0) {
+        /* a program of its own, as mqsyncctl is: a process with threads that forks may not start others */
+        execl("/proc/self/exe", "test_store", "--backup", dir, copy, (char *)NULL);
+        _exit(2);
+    }
     int status;
     waitpid(pid, &status, 0);
     ck_assert_int_eq(status, 0);
@@ -448,8 +487,10 @@ START_TEST(backs_up_and_restores)
 }
 END_TEST
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc == 4 && strcmp(argv[1], "--backup") == 0)
+        return mqsync_store_backup(argv[2], argv[3], NULL, NULL, &error) == MQSYNC_OK ? EXIT_SUCCESS : EXIT_FAILURE;
     Suite *suite = suite_create("store");
     TCase *tc = tcase_create("store");
     tcase_add_checked_fixture(tc, setup, teardown);
@@ -461,6 +502,7 @@ int main(void)
     tcase_add_test(tc, grows_its_map);
     tcase_add_test(tc, one_writer_at_a_time);
     tcase_add_test(tc, a_power_cut_changes_the_epoch);
+    tcase_add_test(tc, power_counts_only_while_it_is_kept);
     tcase_add_test(tc, backs_up_and_restores);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);

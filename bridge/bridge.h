@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The daemon's one context. All of it belongs to one thread. */
+#ifndef MQSYNC_BRIDGE_H
+#define MQSYNC_BRIDGE_H
+
+#include <time.h>
+
+#include "channel.h"
+#include "config.h"
+#include "database.h"
+#include "feed.h"
+#include "log.h"
+#include "metrics.h"
+#include "pending.h"
+#include "token.h"
+#include "upstream.h"
+#include "user.h"
+
+struct mqsync_server;
+struct mqsync_session;
+
+struct mqsync_bridge {
+    struct mqsync_config *config; /* SIGHUP puts another one here */
+    const char *config_path;
+    struct mqsync_token_verifier *verifier; /* NULL: everybody is anonymous */
+    bool trusted;                           /* the bridge may say on whose behalf it writes */
+    struct mqsync_upstream *upstream;
+    struct mqsync_server *server;
+    struct mqsync_database database;
+    struct mqsync_metrics metrics;
+    struct mqsync_users users;
+    struct mqsync_channels channels;
+    struct mqsync_feeds feeds;
+    struct mqsync_pending pending;
+    struct mqsync_session *sessions; /* all of them */
+    struct mqsync_session **by_index;
+    uint32_t by_index_n, free_index;
+    uint64_t generation;
+    bool stopping;
+    /* Used anew by every message, so that none of them allocates. */
+    struct mqsync_buf message, answer;
+};
+
+static inline int64_t mqsync_monotonic_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+/* Several times a second. */
+void mqsync_bridge_tick(struct mqsync_bridge *b);
+/* SIGHUP: takes the configuration file as it is now, or keeps what it has. */
+void mqsync_bridge_reload(struct mqsync_bridge *b);
+
+#endif

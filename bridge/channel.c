@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "channel.h"
+
+#include <stdlib.h>
+#include <xxhash.h>
+
+#include "bridge.h"
+#include "json.h"
+#include "session.h"
+
+static struct mqsync_channel **bucket_of(struct mqsync_channels *all, struct mqsync_slice name)
+{
+    return &all->buckets[XXH3_64bits(name.p, name.n) % MQSYNC_CHANNELS_BUCKETS];
+}
+
+static struct mqsync_channel *find(struct mqsync_channels *all, struct mqsync_slice name)
+{
+    for (struct mqsync_channel *c = *bucket_of(all, name); c; c = c->next)
+        if (mqsync_slice_equal(mqsync_slice_str(c->name), name))
+            return c;
+    return NULL;
+}
+
+struct mqsync_channel *mqsync_channel_enter(struct mqsync_bridge *b, struct mqsync_slice name)
+{
+    struct mqsync_channel *c = find(&b->channels, name);
+
+    if (!c) {
+        c = calloc(1, sizeof(*c));
+        if (!c)
+            return NULL;
+        memcpy(c->name, name.p, name.n);
+        c->id = ++b->channels.ids;
+        c->since_us = mqsync_monotonic_us();
+        struct mqsync_channel **bucket = bucket_of(&b->channels, name);
+        c->next = *bucket;
+        *bucket = c;
+    }
+    c->references++;
+    return c;
+}
+
+void mqsync_channel_leave(struct mqsync_bridge *b, struct mqsync_channel *c)
+{
+    struct mqsync_channel **at;
+
+    if (--c->references > 0)
+        return;
+    at = bucket_of(&b->channels, mqsync_slice_str(c->name));
+    while (*at != c)
+        at = &(*at)->next;
+    *at = c->next;
+    free(c->feeds);
+    free(c);
+}
+
+bool mqsync_channel_add(struct mqsync_channel *c, struct mqsync_feed *f)
+{
+    if (c->n == c->cap) {
+        size_t cap = c->cap ? c->cap * 2 : 4;
+        struct mqsync_feed **feeds = realloc(c->feeds, cap * sizeof(*feeds));
+        if (!feeds)
+            return false;
+        c->feeds = feeds;
+        c->cap = cap;
+    }
+    f->place = c->n;
+    c->feeds[c->n++] = f;
+    return true;
+}
+
+void mqsync_channel_remove(struct mqsync_channel *c, struct mqsync_feed *f)
+{
+    struct mqsync_feed *last = c->feeds[--c->n];
+
+    c->feeds[f->place] = last;
+    last->place = f->place;
+}
+
+/* The seq of an event, which the plugin writes: metadata.seq. */
+static bool read_seq(struct mqsync_slice payload, uint64_t *ret)
+{
+    struct mqsync_slice metadata, seq;
+
+    return mqsync_json_check(payload, NULL, NULL) == MQSYNC_OK && mqsync_json_typeof(payload) == MQSYNC_JSON_OBJECT &&
+           mqsync_json_find(payload, MQSYNC_SLICE("metadata"), &metadata) &&
+           mqsync_json_typeof(metadata) == MQSYNC_JSON_OBJECT &&
+           mqsync_json_find(metadata, MQSYNC_SLICE("seq"), &seq) && mqsync_json_to_u64(seq, ret);
+}
+
+void mqsync_channels_event(struct mqsync_bridge *b, const struct mqsync_upstream_event *e)
+{
+    struct mqsync_pending_command *command = mqsync_pending_announce(&b->pending, e->mark);
+    struct mqsync_session *sender = command ? mqsync_session_find(b, command->session) : NULL;
+    struct mqsync_channel *c = find(&b->channels, e->collection);
+    struct mqsync_frame *frame;
+    uint64_t seq;
+
+    b->metrics.events++;
+    if (command)
+        mqsync_metrics_latency(&b->metrics, mqsync_monotonic_us() - command->sent_us);
+    if (!c || !read_seq(e->payload, &seq))
+        return;
+    if (seq > c->last_seq)
+        c->last_seq = seq;
+    c->stirred = true;
+    frame = c->n ? mqsync_frame_alloc(e->payload) : NULL;
+    if (frame) {
+        frame->channel = c->id;
+        frame->seq = seq;
+    }
+    /* from the end: a feed that is closed on the way is replaced by one that has had its turn */
+    for (size_t i = c->n; i-- > 0;)
+        mqsync_feed_event(b, c->feeds[i], seq, frame, c->feeds[i]->session == sender);
+    mqsync_frame_unref(frame);
+}
+
+static void each(struct mqsync_bridge *b, void (*visit)(struct mqsync_bridge *b, struct mqsync_channel *c))
+{
+    for (size_t i = 0; i < MQSYNC_CHANNELS_BUCKETS; i++)
+        for (struct mqsync_channel *c = b->channels.buckets[i]; c; c = c->next)
+            visit(b, c);
+}
+
+static void catch_up(struct mqsync_bridge *b, struct mqsync_channel *c)
+{
+    c->since_us = mqsync_monotonic_us();
+    c->last_seq = 0; /* the database may be another one */
+    for (size_t i = 0; i < c->n; i++) {
+        c->feeds[i]->live = false;
+        mqsync_feed_hunger(b, c->feeds[i]);
+    }
+}
+
+void mqsync_channels_catch_up(struct mqsync_bridge *b)
+{
+    each(b, catch_up);
+}
+
+static void check(struct mqsync_bridge *b, struct mqsync_channel *c)
+{
+    struct mqsync_collection_stat stat;
+    struct mqsync_view *view;
+    int64_t wait;
+
+    if (!c->stirred)
+        return;
+    c->stirred = false;
+    view = mqsync_database_view(&b->database, mqsync_monotonic_us(), true, &wait);
+    if (!view || !mqsync_view_collection(view, mqsync_slice_str(c->name), &stat))
+        return;
+    for (size_t i = 0; i < c->n; i++) {
+        if (!c->feeds[i]->live || c->feeds[i]->seq >= stat.seq)
+            continue;
+        c->feeds[i]->live = false;
+        mqsync_feed_hunger(b, c->feeds[i]);
+    }
+}
+
+void mqsync_channels_check(struct mqsync_bridge *b)
+{
+    if (b->database.dir)
+        each(b, check);
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* A collection that somebody of this bridge follows: its subscriptions, and how far its events have come. */
+#ifndef MQSYNC_BRIDGE_CHANNEL_H
+#define MQSYNC_BRIDGE_CHANNEL_H
+
+#include "topic.h"
+#include "upstream.h"
+
+struct mqsync_bridge;
+struct mqsync_feed;
+
+struct mqsync_channel {
+    struct mqsync_channel *next;
+    uint64_t id; /* never used again */
+    char name[MQSYNC_MAX_COLLECTION + 1];
+    unsigned references;        /* of feeds */
+    struct mqsync_feed **feeds; /* those of subscriptions, in no order; each knows its place */
+    size_t n, cap;
+    uint64_t last_seq;   /* of the events seen; what is older than the channel is not known */
+    int64_t since_us;    /* events have been seen without a break since then */
+    bool stirred;        /* since the last look at whether the last events of a burst are missing */
+};
+
+enum { MQSYNC_CHANNELS_BUCKETS = 4096 };
+struct mqsync_channels {
+    struct mqsync_channel *buckets[MQSYNC_CHANNELS_BUCKETS];
+    uint64_t ids;
+};
+
+/* Finds or makes; one more reference. NULL: out of memory. */
+struct mqsync_channel *mqsync_channel_enter(struct mqsync_bridge *b, struct mqsync_slice name);
+void mqsync_channel_leave(struct mqsync_bridge *b, struct mqsync_channel *c);
+
+/* The feed of a subscription gets the channel's events from now on, or no more. */
+bool mqsync_channel_add(struct mqsync_channel *c, struct mqsync_feed *f);
+void mqsync_channel_remove(struct mqsync_channel *c, struct mqsync_feed *f);
+
+/* An event goes out to all subscriptions but the sender's. */
+void mqsync_channels_event(struct mqsync_bridge *b, const struct mqsync_upstream_event *e);
+/* Events may have been missed: every subscription is brought up to date. */
+void mqsync_channels_catch_up(struct mqsync_bridge *b);
+/* The same for those channels that had events lately: the last ones of a burst may have been dropped by the broker. */
+void mqsync_channels_check(struct mqsync_bridge *b);
+
+#endif

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What brings one connection up to date with one collection: the pages of a snapshot, of a `sync`, of what a slow reader or
+ * a lost connection has missed; and for a subscription the place from which live events go on.
+ *
+ * A feed is live when its client has been sent (or is itself the author of) everything up to `seq`. Any event that does not
+ * follow on that makes it not live; then it is hungry: it waits for its turn and for its connection to have room, and gets pages
+ * made from the database, or asked from the broker, until there is nothing newer than what has been seen. Events that come
+ * meanwhile need not be kept, since the last page is made after they were seen. */
+#ifndef MQSYNC_BRIDGE_FEED_H
+#define MQSYNC_BRIDGE_FEED_H
+
+#include "frame.h"
+#include "message.h"
+
+struct mqsync_bridge;
+struct mqsync_channel;
+struct mqsync_session;
+
+enum { MQSYNC_OWN_MAX = 64 };
+
+struct mqsync_feed {
+    struct mqsync_session *session;
+    struct mqsync_channel *channel;
+    struct mqsync_feed *next;        /* of the session's */
+    struct mqsync_feed *next_hungry; /* in turn */
+    size_t place;                    /* among the channel's */
+    bool subscription;               /* or one `sync` */
+    bool hungry, live, started;
+    bool full_updates; /* an update carries the whole record: changes are read, not passed on */
+    bool tombstones;   /* the snapshot ends with a `delete` for each tombstone */
+    bool no_pages;     /* no snapshot */
+    bool has_since;
+    uint64_t seq;   /* reached */
+    char epoch[33]; /* that seq belongs to; "": the client did not say */
+    /* of the pages being sent */
+    bool paging;       /* between the first and the last page */
+    bool page_always;  /* a page even when it is empty */
+    bool whole;        /* full: true */
+    uint64_t whole_at; /* seq when that began: older tombstones are none of its business */
+    uint64_t total, left;
+    bool burying;      /* sending the `delete` messages */
+    uint64_t bury_at;
+    /* when asking the broker */
+    bool asked;
+    uint64_t question;
+    struct mqsync_queue held; /* events since the question; an empty one stands for the client's own */
+    bool held_lost;
+    /* own changes that need not be told, with full_updates */
+    uint64_t own[MQSYNC_OWN_MAX];
+    unsigned own_n;
+};
+
+struct mqsync_feeds {
+    struct mqsync_feed *first, *last; /* hungry ones, in turn */
+    unsigned asked_n;
+    uint64_t questions;
+};
+
+/* Starts a subscription or `sync` as the message asks; *ret is the session's until closed. What it sends, `subscribed` too, comes later. */
+enum mqsync_code mqsync_feed_open(struct mqsync_bridge *b, struct mqsync_session *s, const struct mqsync_message *m,
+                                  bool tombstones, struct mqsync_feed **ret);
+void mqsync_feed_close(struct mqsync_bridge *b, struct mqsync_feed *f);
+
+/* It has something to catch up with. */
+void mqsync_feed_hunger(struct mqsync_bridge *b, struct mqsync_feed *f);
+/* An event of its channel; frame may be NULL (out of memory: it is made up for). own: by the feed's own client. */
+void mqsync_feed_event(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t seq, struct mqsync_frame *frame, bool own);
+/* One of its events was not sent after all. */
+void mqsync_feed_unsent(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t seq);
+/* An answer to its question. */
+void mqsync_feed_answer(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_slice payload);
+/* The broker is gone: what was asked will not be answered. */
+void mqsync_feed_forget_question(struct mqsync_bridge *b, struct mqsync_feed *f);
+
+/* Feeds the hungry for some milliseconds. */
+void mqsync_feeds_pump(struct mqsync_bridge *b);
+
+#endif

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* A message on its way out: one copy, shared by all the connections it goes to, and the queue of one connection. */
+#ifndef MQSYNC_BRIDGE_FRAME_H
+#define MQSYNC_BRIDGE_FRAME_H
+
+#include "buf.h"
+
+enum { MQSYNC_FRAME_ROOM = 16 }; /* bytes before the text, where the socket's side writes its header */
+
+struct mqsync_frame {
+    unsigned references;
+    uint32_t n;
+    uint64_t channel; /* id of the collection's, of an event: may be dropped and made up for by a sync; 0: anything else */
+    uint64_t seq;                   /* of an event */
+    unsigned char room[MQSYNC_FRAME_ROOM];
+    unsigned char text[];
+};
+
+/* A copy of text with one reference; NULL: out of memory. */
+struct mqsync_frame *mqsync_frame_alloc(struct mqsync_slice text);
+static inline struct mqsync_frame *mqsync_frame_ref(struct mqsync_frame *f)
+{
+    f->references++;
+    return f;
+}
+void mqsync_frame_unref(struct mqsync_frame *f); /* NULL is fine */
+
+/* First in, first out. Zero-initialise to start. */
+struct mqsync_queue {
+    struct mqsync_frame **v; /* a ring of cap (a power of two, or 0) */
+    uint32_t cap, first, n;
+    size_t bytes; /* of the texts */
+};
+
+/* Takes a reference over, also when it fails (out of memory). */
+bool mqsync_queue_push(struct mqsync_queue *q, struct mqsync_frame *f);
+/* The caller gets the reference; NULL: empty. */
+struct mqsync_frame *mqsync_queue_pop(struct mqsync_queue *q);
+/* Removes the events, calling back for each before its reference goes. */
+void mqsync_queue_drop_events(struct mqsync_queue *q, void (*dropped)(void *context, const struct mqsync_frame *f),
+                              void *context);
+void mqsync_queue_free(struct mqsync_queue *q);
+
+#endif

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "metrics.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+static const unsigned bounds_us[MQSYNC_LATENCY_BUCKETS] = {100,   250,   500,    1000,   2000,   5000,
+                                                           10000, 25000, 100000, 250000, 1000000, 5000000};
+
+void mqsync_metrics_latency(struct mqsync_metrics *m, int64_t us)
+{
+    size_t i = 0;
+
+    while (i < MQSYNC_LATENCY_BUCKETS && us > (int64_t)bounds_us[i])
+        i++;
+    m->latency[i]++;
+    m->latency_us += us > 0 ? (uint64_t)us : 0;
+}
+
+static void print(struct mqsync_buf *out, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void print(struct mqsync_buf *out, const char *fmt, ...)
+{
+    char line[256];
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(line, sizeof(line), fmt, args);
+    va_end(args);
+    mqsync_buf_add_str(out, line);
+}
+
+static void head(struct mqsync_buf *out, const char *name, const char *type, const char *help)
+{
+    print(out, "# HELP mqsync_bridge_%s %s\n# TYPE mqsync_bridge_%s %s\n", name, help, name, type);
+}
+
+static void print_latency(const struct mqsync_metrics *m, struct mqsync_buf *out)
+{
+    uint64_t sum = 0;
+
+    head(out, "command_to_event_seconds", "histogram", "Time from a client's write to its event.");
+    for (size_t i = 0; i < MQSYNC_LATENCY_BUCKETS; i++) {
+        sum += m->latency[i];
+        print(out, "mqsync_bridge_command_to_event_seconds_bucket{le=\"%g\"} %llu\n", bounds_us[i] / 1e6,
+              (unsigned long long)sum);
+    }
+    sum += m->latency[MQSYNC_LATENCY_BUCKETS];
+    print(out, "mqsync_bridge_command_to_event_seconds_bucket{le=\"+Inf\"} %llu\n", (unsigned long long)sum);
+    print(out, "mqsync_bridge_command_to_event_seconds_sum %.6f\n", (double)m->latency_us / 1e6);
+    print(out, "mqsync_bridge_command_to_event_seconds_count %llu\n", (unsigned long long)sum);
+}
+
+void mqsync_metrics_print(const struct mqsync_metrics *m, struct mqsync_buf *out)
+{
+    static const struct mqsync_operation operations[] = {MQSYNC_OPERATIONS};
+    const struct {
+        const char *name, *type, *help;
+        uint64_t value;
+    } rows[] = {
+        {"connections", "gauge", "WebSocket connections now.", m->connections},
+        {"connections_total", "counter", "WebSocket connections ever.", m->connections_total},
+        {"subscriptions", "gauge", "Subscriptions now.", m->subscriptions},
+        {"queue_bytes", "gauge", "Bytes waiting for clients that read slower than they are written to.", m->queue_bytes},
+        {"invalid_messages_total", "counter", "Messages from clients that were none.", m->invalid_messages},
+        {"events_total", "counter", "Events from the broker.", m->events},
+        {"deliveries_total", "counter", "Messages sent to clients.", m->deliveries},
+        {"delivered_bytes_total", "counter", "Bytes of messages sent to clients.", m->delivered_bytes},
+        {"conflicts_total", "counter", "Current records sent to those whose write lost.", m->conflicts},
+        {"collapses_total", "counter", "Times that a slow client's pending changes were dropped for a later sync.", m->collapses},
+        {"upstream_up", "gauge", "1 when connected to the broker.", m->upstream_up},
+        {"upstream_losses_total", "counter", "Times that the connection to the broker was lost.", m->upstream_losses},
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        head(out, rows[i].name, rows[i].type, rows[i].help);
+        print(out, "mqsync_bridge_%s %llu\n", rows[i].name, (unsigned long long)rows[i].value);
+    }
+    head(out, "messages_total", "counter", "Messages from clients.");
+    for (size_t i = 0; i < MQSYNC_TYPES_N; i++)
+        print(out, "mqsync_bridge_messages_total{type=\"%s\"} %llu\n", operations[i].type, (unsigned long long)m->messages[i]);
+    head(out, "errors_total", "counter", "Errors sent to clients.");
+    for (int code = MQSYNC_OK + 1; code <= MQSYNC_CONFLICT; code++)
+        print(out, "mqsync_bridge_errors_total{code=\"%s\"} %llu\n", mqsync_code_name((enum mqsync_code)code),
+              (unsigned long long)m->errors[code]);
+    print_latency(m, out);
+}

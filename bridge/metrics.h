@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What /metrics shows, in Prometheus' text format. */
+#ifndef MQSYNC_BRIDGE_METRICS_H
+#define MQSYNC_BRIDGE_METRICS_H
+
+#include "message.h"
+
+enum { MQSYNC_LATENCY_BUCKETS = 12 };
+
+struct mqsync_metrics {
+    uint64_t connections_total;
+    uint64_t messages[MQSYNC_TYPES_N]; /* from clients, by type */
+    uint64_t invalid_messages;
+    uint64_t errors[MQSYNC_CONFLICT + 1]; /* to clients, by code */
+    uint64_t events;                      /* from the broker */
+    uint64_t deliveries;                  /* messages written to clients */
+    uint64_t delivered_bytes;
+    uint64_t conflicts; /* winners sent to those who lost */
+    uint64_t collapses;
+    uint64_t upstream_losses;
+    uint64_t latency[MQSYNC_LATENCY_BUCKETS + 1]; /* from command to event; the last: above all bounds */
+    uint64_t latency_us;
+    /* now */
+    bool upstream_up;
+    size_t connections, subscriptions, queue_bytes;
+};
+
+void mqsync_metrics_latency(struct mqsync_metrics *m, int64_t us);
+void mqsync_metrics_print(const struct mqsync_metrics *m, struct mqsync_buf *out);
+
+#endif

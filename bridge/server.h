@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Sockets and the event loop: the only door to libwebsockets. */
+#ifndef MQSYNC_BRIDGE_SERVER_H
+#define MQSYNC_BRIDGE_SERVER_H
+
+#include "bridge.h"
+
+struct mqsync_server;
+struct mqsync_socket; /* of one WebSocket connection */
+
+enum mqsync_code mqsync_server_open(struct mqsync_bridge *b, struct mqsync_server **ret, struct mqsync_error *ret_error);
+void mqsync_server_close(struct mqsync_server *s); /* NULL is fine */
+
+/* Runs until mqsync_server_stop(), and then until the connections are closed (at most some seconds). */
+void mqsync_server_run(struct mqsync_server *s);
+
+/* Watches the descriptor of the upstream connection; -1: nothing any more. */
+void mqsync_server_watch_upstream(struct mqsync_server *s, int fd, bool write);
+
+/* Calls mqsync_feeds_pump() after so many microseconds, or earlier when that has been asked for. */
+void mqsync_server_pump_in(struct mqsync_server *s, int64_t us);
+
+/* There is something to be had from mqsync_session_next(). */
+void mqsync_socket_wake(struct mqsync_socket *s);
+void mqsync_socket_pause(struct mqsync_socket *s, bool pause); /* reads no more, or again */
+/* Closes without ado; mqsync_session_close() follows, later. */
+void mqsync_socket_kill(struct mqsync_socket *s);
+/* Milliseconds since the peer has sent anything, control frames included. */
+int64_t mqsync_socket_silent_ms(struct mqsync_socket *s);
+
+#endif

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* One WebSocket client: who it is, what it has subscribed to, what waits for it. */
+#ifndef MQSYNC_BRIDGE_SESSION_H
+#define MQSYNC_BRIDGE_SESSION_H
+
+#include "bridge.h"
+
+struct mqsync_socket;
+
+struct mqsync_session {
+    struct mqsync_session *next, *previous;
+    struct mqsync_bridge *bridge;
+    struct mqsync_socket *socket;
+    uint64_t handle; /* index and generation */
+    char address[48];
+    char *path; /* collections of /ws/{...}; NULL: none, or subscribed already */
+    bool authenticated;
+    struct mqsync_claims claims;
+    struct mqsync_user *user; /* NULL until authenticated */
+    struct mqsync_feed *feeds;
+    unsigned syncs_n;
+    struct mqsync_queue queue;
+    bool starving; /* feeds wait for the queue to have room */
+    bool paused;
+    unsigned pending; /* commands not yet acknowledged */
+    int64_t opened_ms, heard_ms; /* monotonic */
+    int64_t closing_ms;          /* 0: not closing */
+    uint16_t close_code;         /* once the queue is out */
+    const char *close_reason;
+};
+
+/* Takes path and address over by copying. token empty: none in the URL. NULL: out of memory. */
+struct mqsync_session *mqsync_session_open(struct mqsync_bridge *b, struct mqsync_socket *socket, const char *address,
+                                           const char *path, struct mqsync_slice token);
+void mqsync_session_close(struct mqsync_session *s);
+
+/* A whole message. */
+void mqsync_session_receive(struct mqsync_session *s, struct mqsync_slice text);
+/* One that is none: too long, or not text. */
+void mqsync_session_receive_too_long(struct mqsync_session *s, size_t max);
+void mqsync_session_receive_binary(struct mqsync_session *s);
+/* Anything at all has come. */
+static inline void mqsync_session_heard(struct mqsync_session *s, int64_t now_ms)
+{
+    s->heard_ms = now_ms;
+}
+
+/* What to write next; the caller gets the reference. NULL: nothing, and if *ret_close is not 0 the connection is to be closed with that. */
+struct mqsync_frame *mqsync_session_next(struct mqsync_session *s, uint16_t *ret_close, const char **ret_reason);
+
+/* Queues a message; takes the reference over; NULL (out of memory) closes. An event beyond sendQueueBytes makes all events leave the queue. */
+void mqsync_session_send(struct mqsync_session *s, struct mqsync_frame *f);
+void mqsync_session_send_text(struct mqsync_session *s, struct mqsync_slice text);
+/* "subscribed" and errors name what they are about; empty slices: nothing. */
+void mqsync_session_send_error(struct mqsync_session *s, const struct mqsync_error *e, struct mqsync_slice collection,
+                               struct mqsync_slice record_id, struct mqsync_slice mutation_id);
+/* Closes once the queue is out. */
+void mqsync_session_end(struct mqsync_session *s, uint16_t code, const char *reason);
+
+/* NULL: gone. */
+struct mqsync_session *mqsync_session_find(struct mqsync_bridge *b, uint64_t handle);
+struct mqsync_feed *mqsync_session_feed(const struct mqsync_session *s, uint64_t channel_id);
+
+/* Time-outs and expired tokens. */
+void mqsync_sessions_tick(struct mqsync_bridge *b, int64_t now_ms);
+/* The rules have changed: subscriptions that are no longer allowed end. */
+void mqsync_sessions_recheck(struct mqsync_bridge *b);
+
+enum { MQSYNC_ENVELOPE_MAX = 65536 }; /* what a message may have around its data */
+
+#endif

@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "upstream.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <mosquitto.h>
+#include <mqtt_protocol.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/random.h>
+
+#include "log.h"
+
+enum {
+    KEEPALIVE_SECONDS = 15,
+    BACKOFF_FIRST_MS = 100,
+    BACKOFF_MAX_MS = 5000,
+    HANDSHAKE_MS = 10000,
+    IN_FLIGHT = 65535,
+    READS_MAX = 64,
+};
+
+/* The user property that the plugin leaves on the event. */
+#define MARK_PROPERTY "origin"
+
+struct mqsync_upstream {
+    const struct mqsync_upstream_handler *handler;
+    struct mosquitto *mosq;
+    char *prefix; /* the root and a slash */
+    char *host;
+    int port;
+    char id[48];
+    uint64_t secret; /* stands before every mark: another bridge's marks are not ours */
+    bool connecting, up, said_down, ever;
+    int subscribe_mid;
+    int64_t now_ms, retry_ms, deadline_ms;
+    unsigned backoff_ms;
+    int fd; /* being watched; -1: none */
+    bool fd_write;
+    struct mqsync_buf topic;
+};
+
+/* --- the socket --------------------------------------------------------------------------------------------------------- */
+
+static void watch(struct mqsync_upstream *u)
+{
+    int fd = mosquitto_socket(u->mosq);
+    bool write = fd >= 0 && mosquitto_want_write(u->mosq);
+
+    if (fd == u->fd && write == u->fd_write)
+        return;
+    u->fd = fd;
+    u->fd_write = write;
+    u->handler->watch(u->handler->context, fd, write);
+}
+
+static void lost(struct mqsync_upstream *u, const char *why)
+{
+    bool was_up = u->up;
+
+    u->up = false;
+    u->connecting = false;
+    u->fd = -1;
+    u->handler->watch(u->handler->context, -1, false);
+    if (was_up || !u->said_down)
+        mqsync_log(MQSYNC_LOG_WARNING, "MQS3011", "%s the broker at %s:%d: %s; trying again",
+                   was_up ? "lost the connection to" : "cannot connect to", u->host, u->port, why);
+    u->said_down = true;
+    u->retry_ms = u->now_ms + u->backoff_ms + (int64_t)(u->backoff_ms * (u->secret % 100) / 400);
+    u->backoff_ms = u->backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : u->backoff_ms * 2;
+    if (was_up)
+        u->handler->down(u->handler->context);
+}
+
+/* After every call of libmosquitto that may have lost the connection. */
+static void settle(struct mqsync_upstream *u, int result)
+{
+    if ((u->up || u->connecting) && (result != MOSQ_ERR_SUCCESS || mosquitto_socket(u->mosq) < 0)) {
+        lost(u, result == MOSQ_ERR_ERRNO ? strerror(errno) : mosquitto_strerror(result ? result : MOSQ_ERR_CONN_LOST));
+        mosquitto_disconnect(u->mosq);
+        return;
+    }
+    watch(u);
+}
+
+/* --- what libmosquitto calls ---------------------------------------------------------------------------------------------- */
+
+static void on_connect(struct mosquitto *mosq, void *context, int result, int flags, const mosquitto_property *properties)
+{
+    struct mqsync_upstream *u = context;
+    struct mqsync_buf pattern = {0};
+
+    (void)flags;
+    (void)properties;
+    if (result) {
+        mqsync_log(MQSYNC_LOG_ERROR, "MQS3012", "the broker at %s:%d refuses the bridge: %s", u->host, u->port,
+                   mosquitto_reason_string(result));
+        return;
+    }
+    mqsync_buf_add_str(&pattern, u->prefix);
+    mqsync_buf_add(&pattern, "+/evt/+", sizeof("+/evt/+"));
+    /* QoS 0: at QoS 1 the broker lets 20 be unacknowledged and drops what waits longer; either way seq tells */
+    if (!pattern.failed)
+        mosquitto_subscribe_v5(mosq, &u->subscribe_mid, pattern.p, 0, 0, NULL);
+    mqsync_buf_free(&pattern);
+}
+
+static void on_subscribe(struct mosquitto *mosq, void *context, int mid, int n, const int *granted,
+                         const mosquitto_property *properties)
+{
+    struct mqsync_upstream *u = context;
+
+    (void)mosq;
+    (void)properties;
+    if (mid != u->subscribe_mid || u->up)
+        return;
+    if (n < 1 || granted[0] >= 0x80) {
+        mqsync_log(MQSYNC_LOG_ERROR, "MQS3013", "the broker does not let the bridge subscribe to %s+/evt/+: its ACLs must allow it",
+                   u->prefix);
+        return;
+    }
+    u->up = true;
+    u->connecting = false;
+    u->said_down = false;
+    u->backoff_ms = BACKOFF_FIRST_MS;
+    mqsync_log(MQSYNC_LOG_INFO, "MQS3010", "connected to the broker at %s:%d as %s", u->host, u->port, u->id);
+    u->handler->up(u->handler->context);
+}
+
+static uint64_t read_mark(const struct mqsync_upstream *u, const mosquitto_property *list)
+{
+    uint64_t secret, mark, found = 0;
+    bool skip = false;
+
+    for (;;) {
+        char *name = NULL, *value = NULL, end;
+        list = mosquitto_property_read_string_pair(list, MQTT_PROP_USER_PROPERTY, &name, &value, skip);
+        if (list && strcmp(name, MARK_PROPERTY) == 0 &&
+            sscanf(value, "%16" SCNx64 "-%16" SCNx64 "%c", &secret, &mark, &end) == 2 && secret == u->secret)
+            found = mark;
+        free(name);
+        free(value);
+        if (!list)
+            return found;
+        skip = true;
+    }
+}
+
+static void take_answer(struct mqsync_upstream *u, struct mqsync_slice payload, const mosquitto_property *properties)
+{
+    void *correlation = NULL;
+    uint16_t n = 0;
+
+    if (!mosquitto_property_read_binary(properties, MQTT_PROP_CORRELATION_DATA, &correlation, &n, false))
+        return;
+    u->handler->answer(u->handler->context, (struct mqsync_slice){correlation, n}, payload);
+    free(correlation);
+}
+
+static void on_message(struct mosquitto *mosq, void *context, const struct mosquitto_message *m,
+                       const mosquitto_property *properties)
+{
+    struct mqsync_upstream *u = context;
+    struct mqsync_slice payload = {m->payload, (size_t)m->payloadlen};
+    size_t prefix_n = strlen(u->prefix);
+    const char *collection, *kind, *rest;
+
+    (void)mosq;
+    if (strncmp(m->topic, u->prefix, prefix_n) != 0)
+        return;
+    collection = m->topic + prefix_n;
+    kind = strchr(collection, '/');
+    rest = kind ? strchr(kind + 1, '/') : NULL;
+    if (!rest)
+        return;
+    if (strncmp(kind, "/re/", 4) == 0) {
+        take_answer(u, payload, properties);
+    } else if (strncmp(kind, "/evt/", 5) == 0) {
+        struct mqsync_upstream_event e = {{collection, (size_t)(kind - collection)}, mqsync_slice_str(rest + 1), payload,
+                                          properties ? read_mark(u, properties) : 0};
+        u->handler->event(u->handler->context, &e);
+    }
+}
+
+static void on_publish(struct mosquitto *mosq, void *context, int mid, int reason, const mosquitto_property *properties)
+{
+    struct mqsync_upstream *u = context;
+
+    (void)mosq;
+    (void)properties;
+    u->handler->acknowledged(u->handler->context, (uint16_t)mid, reason >= 0x80);
+}
+
+/* --- opening ------------------------------------------------------------------------------------------------------------ */
+
+/* "mqtt://host:port" as the configuration has checked it. */
+static bool parse_address(struct mqsync_upstream *u, const char *url, bool *ret_tls)
+{
+    const char *host = strstr(url, "://") + 3;
+    const char *end = *host == '[' ? strchr(host, ']') : host + strcspn(host, ":");
+    const char *port = strrchr(end, ':');
+
+    *ret_tls = strncmp(url, "mqtts:", 6) == 0;
+    u->port = port ? atoi(port + 1) : *ret_tls ? 8883 : 1883;
+    if (*host == '[')
+        host++;
+    u->host = strndup(host, (size_t)(end - host));
+    return u->host;
+}
+
+static enum mqsync_code set_login(struct mqsync_upstream *u, const struct mqsync_config *config, struct mqsync_error *ret_error)
+{
+    const char *file = config->bridge.password_file;
+    char password[1024] = "";
+
+    if (file) {
+        FILE *f = fopen(file, "re");
+        if (!f)
+            return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "bridge.passwordFile: cannot read %s: %s", file, strerror(errno));
+        if (!fgets(password, sizeof(password), f))
+            password[0] = '\0';
+        fclose(f);
+        password[strcspn(password, "\r\n")] = '\0';
+    }
+    int rc = mosquitto_username_pw_set(u->mosq, config->bridge.username, file ? password : NULL);
+    explicit_bzero(password, sizeof(password));
+    return rc ? mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "bridge.username: %s", mosquitto_strerror(rc)) : MQSYNC_OK;
+}
+
+static enum mqsync_code set_up(struct mqsync_upstream *u, const struct mqsync_config *config, struct mqsync_error *ret_error)
+{
+    bool tls;
+
+    if (asprintf(&u->prefix, "%s/", config->root) < 0)
+        u->prefix = NULL;
+    if (!u->prefix || !parse_address(u, config->bridge.broker, &tls) ||
+        getrandom(&u->secret, sizeof(u->secret), 0) != sizeof(u->secret))
+        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
+    /* not the secret itself: the id is seen in the broker's log */
+    snprintf(u->id, sizeof(u->id), "mqsync-bridge-%08" PRIx32, (uint32_t)((u->secret * UINT64_C(0x9E3779B97F4A7C15)) >> 32));
+    u->mosq = mosquitto_new(u->id, true, u);
+    if (!u->mosq)
+        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
+    mosquitto_int_option(u->mosq, MOSQ_OPT_PROTOCOL_VERSION, MQTT_PROTOCOL_V5);
+    mosquitto_int_option(u->mosq, MOSQ_OPT_RECEIVE_MAXIMUM, IN_FLIGHT);
+    mosquitto_int_option(u->mosq, MOSQ_OPT_SEND_MAXIMUM, IN_FLIGHT);
+    mosquitto_int_option(u->mosq, MOSQ_OPT_TCP_NODELAY, 1);
+    if (tls && (mosquitto_int_option(u->mosq, MOSQ_OPT_TLS_USE_OS_CERTS, 1) ||
+                mosquitto_tls_opts_set(u->mosq, 1, NULL, NULL)))
+        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "bridge.broker: this libmosquitto has no TLS");
+    mosquitto_connect_v5_callback_set(u->mosq, on_connect);
+    mosquitto_subscribe_v5_callback_set(u->mosq, on_subscribe);
+    mosquitto_message_v5_callback_set(u->mosq, on_message);
+    mosquitto_publish_v5_callback_set(u->mosq, on_publish);
+    return config->bridge.username ? set_login(u, config, ret_error) : MQSYNC_OK;
+}
+
+enum mqsync_code mqsync_upstream_open(const struct mqsync_config *config, const struct mqsync_upstream_handler *handler,
+                                      struct mqsync_upstream **ret, struct mqsync_error *ret_error)
+{
+    struct mqsync_upstream *u = calloc(1, sizeof(*u));
+    enum mqsync_code code;
+
+    if (!u)
+        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
+    u->handler = handler;
+    u->fd = -1;
+    u->backoff_ms = BACKOFF_FIRST_MS;
+    mosquitto_lib_init();
+    code = set_up(u, config, ret_error);
+    if (code != MQSYNC_OK) {
+        mqsync_upstream_close(u);
+        return code;
+    }
+    *ret = u;
+    return MQSYNC_OK;
+}
+
+void mqsync_upstream_close(struct mqsync_upstream *u)
+{
+    if (!u)
+        return;
+    if (u->up)
+        mosquitto_disconnect(u->mosq);
+    mosquitto_destroy(u->mosq);
+    mosquitto_lib_cleanup();
+    mqsync_buf_free(&u->topic);
+    free(u->prefix);
+    free(u->host);
+    free(u);
+}
+
+/* --- driving it --------------------------------------------------------------------------------------------------------- */
+
+static void connect_now(struct mqsync_upstream *u)
+{
+    int rc = u->ever ? mosquitto_reconnect_async(u->mosq)
+                     : mosquitto_connect_async(u->mosq, u->host, u->port, KEEPALIVE_SECONDS);
+
+    u->connecting = true;
+    u->ever = u->ever || rc != MOSQ_ERR_INVAL;
+    u->deadline_ms = u->now_ms + HANDSHAKE_MS;
+    settle(u, rc);
+}
+
+void mqsync_upstream_tick(struct mqsync_upstream *u, int64_t now_ms)
+{
+    u->now_ms = now_ms;
+    if (!u->up && !u->connecting) {
+        if (now_ms >= u->retry_ms)
+            connect_now(u);
+        return;
+    }
+    settle(u, u->connecting && now_ms >= u->deadline_ms ? MOSQ_ERR_CONN_LOST : mosquitto_loop_misc(u->mosq));
+}
+
+/* One packet a call; as long as there is something to read, so that the caller need not poll for each. */
+void mqsync_upstream_readable(struct mqsync_upstream *u)
+{
+    int rc, waiting = 1, fd = mosquitto_socket(u->mosq);
+
+    if (fd < 0)
+        return;
+    for (int i = 0; i < READS_MAX && waiting > 0; i++) {
+        rc = mosquitto_loop_read(u->mosq, 1);
+        if (rc != MOSQ_ERR_SUCCESS || mosquitto_socket(u->mosq) != fd || ioctl(fd, FIONREAD, &waiting) < 0) {
+            settle(u, rc);
+            return;
+        }
+    }
+    settle(u, MOSQ_ERR_SUCCESS);
+}
+
+void mqsync_upstream_writable(struct mqsync_upstream *u)
+{
+    if (mosquitto_socket(u->mosq) >= 0)
+        settle(u, mosquitto_loop_write(u->mosq, 1));
+}
+
+bool mqsync_upstream_is_up(const struct mqsync_upstream *u)
+{
+    return u->up;
+}
+
+/* --- sending ------------------------------------------------------------------------------------------------------------ */
+
+static bool add_properties(const struct mqsync_upstream *u, const struct mqsync_upstream_command *c,
+                           mosquitto_property **list)
+{
+    char mark[40];
+
+    if (c->correlation.n &&
+        mosquitto_property_add_binary(list, MQTT_PROP_CORRELATION_DATA, c->correlation.p, (uint16_t)c->correlation.n))
+        return false;
+    if (c->user && mosquitto_property_add_string_pair(list, MQTT_PROP_USER_PROPERTY, "userId", c->user))
+        return false;
+    if (c->mark == 0)
+        return true;
+    snprintf(mark, sizeof(mark), "%016" PRIx64 "-%016" PRIx64, u->secret, c->mark);
+    return !mosquitto_property_add_string_pair(list, MQTT_PROP_USER_PROPERTY, MARK_PROPERTY, mark);
+}
+
+enum mqsync_code mqsync_upstream_command(struct mqsync_upstream *u, const struct mqsync_upstream_command *c, uint16_t *ret_mid)
+{
+    mosquitto_property *properties = NULL;
+    int mid = 0, rc = MOSQ_ERR_NOMEM;
+
+    if (!u->up)
+        return MQSYNC_SERVER_ERROR;
+    mqsync_buf_clear(&u->topic);
+    mqsync_buf_add_str(&u->topic, u->prefix);
+    mqsync_buf_add_slice(&u->topic, c->collection);
+    mqsync_buf_add(&u->topic, "/cmd", sizeof("/cmd"));
+    if (!u->topic.failed && add_properties(u, c, &properties))
+        rc = mosquitto_publish_v5(u->mosq, &mid, u->topic.p, (int)c->payload.n, c->payload.p, 1, false, properties);
+    mosquitto_property_free_all(&properties);
+    watch(u);
+    *ret_mid = (uint16_t)mid;
+    /* a connection that is lost while it sends is found lost by the next call; the command is kept until then */
+    return rc == MOSQ_ERR_SUCCESS || rc == MOSQ_ERR_NO_CONN || rc == MOSQ_ERR_CONN_LOST ? MQSYNC_OK : MQSYNC_SERVER_ERROR;
+}

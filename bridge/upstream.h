@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The connection to the broker: MQTT 5, commands out, events and answers in. Knows libmosquitto; who waits for the
+ * socket is the caller's business. Never blocks, except for as long as a broker's host name takes to resolve. */
+#ifndef MQSYNC_BRIDGE_UPSTREAM_H
+#define MQSYNC_BRIDGE_UPSTREAM_H
+
+#include "config.h"
+#include "topic.h"
+
+struct mqsync_upstream_event {
+    struct mqsync_slice collection, record_id;
+    struct mqsync_slice payload;
+    uint64_t mark; /* of the command that made it, as given to mqsync_upstream_command(); 0: somebody else's */
+};
+
+struct mqsync_upstream_handler {
+    void *context;
+    void (*up)(void *context);   /* connected, subscribed: what happens from now on is announced */
+    void (*down)(void *context);
+    /* Announced from the moment of the subscription on; some may be missing, and are seen missing by their seq. */
+    void (*event)(void *context, const struct mqsync_upstream_event *e);
+    /* An answer to the command with that correlation; payload lives for the call. */
+    void (*answer)(void *context, struct mqsync_slice correlation, struct mqsync_slice payload);
+    /* The broker has acknowledged the command of that message id. */
+    void (*acknowledged)(void *context, uint16_t mid, bool refused);
+    /* Wait for fd to become readable, and writable when write; fd -1: for nothing. Another fd is another connection. */
+    void (*watch)(void *context, int fd, bool write);
+};
+
+struct mqsync_upstream;
+
+/* Starts nothing yet: mqsync_upstream_tick() does. config and handler must outlive it. */
+enum mqsync_code mqsync_upstream_open(const struct mqsync_config *config, const struct mqsync_upstream_handler *handler,
+                                      struct mqsync_upstream **ret, struct mqsync_error *ret_error);
+void mqsync_upstream_close(struct mqsync_upstream *u); /* NULL is fine */
+
+/* Keep-alive and reconnection; several times a second. now_ms never steps. */
+void mqsync_upstream_tick(struct mqsync_upstream *u, int64_t now_ms);
+void mqsync_upstream_readable(struct mqsync_upstream *u);
+void mqsync_upstream_writable(struct mqsync_upstream *u);
+
+bool mqsync_upstream_is_up(const struct mqsync_upstream *u);
+
+struct mqsync_upstream_command {
+    struct mqsync_slice collection;
+    struct mqsync_slice payload;
+    const char *user;                /* on whose behalf; "": nobody's; NULL: not said */
+    struct mqsync_slice correlation; /* comes back with every answer */
+    uint64_t mark;                   /* comes back with the event that the command becomes; 0: none */
+};
+
+/* Sends at QoS 1: once it returns MQSYNC_OK the command is sent again after a reconnection until it is acknowledged. *ret_mid is what
+ * acknowledged() will say. */
+enum mqsync_code mqsync_upstream_command(struct mqsync_upstream *u, const struct mqsync_upstream_command *c, uint16_t *ret_mid);
+
+#endif

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What is counted for each user over all its connections: CONTRACT section 6, limits. */
+#ifndef MQSYNC_BRIDGE_USER_H
+#define MQSYNC_BRIDGE_USER_H
+
+#include "buf.h"
+
+struct mqsync_user {
+    struct mqsync_user *next;
+    unsigned connections;
+    unsigned messages;
+    int64_t minute; /* that messages were counted in */
+    char name[];    /* "": an anonymous one, who is counted by connection */
+};
+
+enum { MQSYNC_USERS_BUCKETS = 1024 };
+struct mqsync_users {
+    struct mqsync_user *buckets[MQSYNC_USERS_BUCKETS];
+};
+
+/* One more connection of that user; NULL: out of memory, or max (0: no limit) are there already (*ret_full). */
+struct mqsync_user *mqsync_user_enter(struct mqsync_users *users, struct mqsync_slice name, unsigned max, bool *ret_full);
+void mqsync_user_leave(struct mqsync_users *users, struct mqsync_user *u); /* NULL is fine */
+
+/* Counts a message; false when there were max (0: no limit) in this minute already. */
+bool mqsync_user_may_send(struct mqsync_user *u, unsigned max, int64_t now_ms);
+
+#endif
