@@ -125,7 +125,7 @@ static void each(struct mqsync_bridge *b, void (*visit)(struct mqsync_bridge *b,
 static void catch_up(struct mqsync_bridge *b, struct mqsync_channel *c)
 {
     c->since_us = mqsync_monotonic_us();
-    c->last_seq = 0; /* the database may be another one */
+    c->last_seq = c->expected = 0; /* the database may be another one */
     for (size_t i = 0; i < c->n; i++) {
         c->feeds[i]->live = false;
         mqsync_feed_hunger(b, c->feeds[i]);
@@ -143,18 +143,19 @@ static void check(struct mqsync_bridge *b, struct mqsync_channel *c)
     struct mqsync_view *view;
     int64_t wait;
 
-    if (!c->stirred)
-        return;
-    c->stirred = false;
-    view = mqsync_database_view(&b->database, mqsync_monotonic_us(), true, &wait);
-    if (!view || !mqsync_view_collection(view, mqsync_slice_str(c->name), &stat))
-        return;
     for (size_t i = 0; i < c->n; i++) {
-        if (!c->feeds[i]->live || c->feeds[i]->seq >= stat.seq)
+        if (!c->feeds[i]->live || c->feeds[i]->seq >= c->expected)
             continue;
         c->feeds[i]->live = false;
         mqsync_feed_hunger(b, c->feeds[i]);
     }
+    c->expected = 0;
+    if (!c->stirred)
+        return;
+    c->stirred = false;
+    view = mqsync_database_view(&b->database, mqsync_monotonic_us(), true, &wait);
+    if (view && mqsync_view_collection(view, mqsync_slice_str(c->name), &stat))
+        c->expected = stat.seq;
 }
 
 void mqsync_channels_check(struct mqsync_bridge *b)

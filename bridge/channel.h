@@ -18,7 +18,8 @@ struct mqsync_channel {
     size_t n, cap;
     uint64_t last_seq;   /* of the events seen; what is older than the channel is not known */
     int64_t since_us;    /* events have been seen without a break since then */
-    bool stirred;        /* since the last look at whether the last events of a burst are missing */
+    bool stirred;        /* there were events since the last check */
+    uint64_t expected;   /* as of the last check the database was there: by the next one everybody has to be */
 };
 
 enum { MQSYNC_CHANNELS_BUCKETS = 4096 };

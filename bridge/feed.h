@@ -38,6 +38,7 @@ struct mqsync_feed {
     bool whole;        /* full: true */
     uint64_t whole_at; /* seq when that began: older tombstones are none of its business */
     uint64_t total, left;
+    uint64_t records; /* of the collection, as last told */
     bool burying;      /* sending the `delete` messages */
     uint64_t bury_at;
     /* when asking the broker */
@@ -61,6 +62,8 @@ enum mqsync_code mqsync_feed_open(struct mqsync_bridge *b, struct mqsync_session
                                   bool tombstones, struct mqsync_feed **ret);
 void mqsync_feed_close(struct mqsync_bridge *b, struct mqsync_feed *f);
 
+/* Tells the client once more that it has subscribed; nothing when it will be told for the first time. */
+void mqsync_feed_confirm(struct mqsync_bridge *b, struct mqsync_feed *f);
 /* It has something to catch up with. */
 void mqsync_feed_hunger(struct mqsync_bridge *b, struct mqsync_feed *f);
 /* An event of its channel; frame may be NULL (out of memory: it is made up for). own: by the feed's own client. */

@@ -51,7 +51,7 @@ struct mqsync_frame *mqsync_session_next(struct mqsync_session *s, uint16_t *ret
 /* Queues a message; takes the reference over; NULL (out of memory) closes. An event beyond sendQueueBytes makes all events leave the queue. */
 void mqsync_session_send(struct mqsync_session *s, struct mqsync_frame *f);
 void mqsync_session_send_text(struct mqsync_session *s, struct mqsync_slice text);
-/* "subscribed" and errors name what they are about; empty slices: nothing. */
+/* Empty slices: the error is about none. */
 void mqsync_session_send_error(struct mqsync_session *s, const struct mqsync_error *e, struct mqsync_slice collection,
                                struct mqsync_slice record_id, struct mqsync_slice mutation_id);
 /* Closes once the queue is out. */
@@ -59,12 +59,17 @@ void mqsync_session_end(struct mqsync_session *s, uint16_t code, const char *rea
 
 /* NULL: gone. */
 struct mqsync_session *mqsync_session_find(struct mqsync_bridge *b, uint64_t handle);
+/* Closes one of its feeds. */
+void mqsync_session_drop_feed(struct mqsync_session *s, struct mqsync_feed *f);
+/* Its subscription; NULL: none. */
 struct mqsync_feed *mqsync_session_feed(const struct mqsync_session *s, uint64_t channel_id);
 
+/* The rules, or what the client may do, have changed: subscriptions that are no longer allowed end. */
+void mqsync_session_recheck(struct mqsync_session *s);
 /* Time-outs and expired tokens. */
 void mqsync_sessions_tick(struct mqsync_bridge *b, int64_t now_ms);
-/* The rules have changed: subscriptions that are no longer allowed end. */
-void mqsync_sessions_recheck(struct mqsync_bridge *b);
+/* All of them close once their queues are out. */
+void mqsync_sessions_end(struct mqsync_bridge *b);
 
 enum { MQSYNC_ENVELOPE_MAX = 65536 }; /* what a message may have around its data */
 

@@ -46,10 +46,10 @@ static size_t whole_characters(const char *text, size_t n)
     return length > n - (lead - 1) ? lead - 1 : n;
 }
 
-enum mqsync_code mqsync_fail(struct mqsync_error *e, enum mqsync_code code, const char *fmt, ...)
+void mqsync_error_set(struct mqsync_error *e, enum mqsync_code code, const char *fmt, ...)
 {
     if (!e)
-        return code;
+        return;
 
     /* not straight into e->text: it may be among the arguments, when a text is wrapped in another */
     char text[sizeof(e->text)];
@@ -64,5 +64,4 @@ enum mqsync_code mqsync_fail(struct mqsync_error *e, enum mqsync_code code, cons
     memcpy(e->text, text, n);
     e->text[n] = '\0';
     e->code = code;
-    return code;
 }

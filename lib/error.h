@@ -24,9 +24,16 @@ struct mqsync_error {
 /* The protocol's name of a code, e.g. "INVALID_MESSAGE"; a static string. */
 const char *mqsync_code_name(enum mqsync_code code);
 
-/* Fills *e (may be NULL) printf-style, cutting the text to fit at a UTF-8 boundary; returns code, so that a function can
- * `return mqsync_fail(e, ...)`. */
-enum mqsync_code mqsync_fail(struct mqsync_error *e, enum mqsync_code code, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
+/* Fills *e (may be NULL) printf-style, cutting the text to fit at a UTF-8 boundary. */
+void mqsync_error_set(struct mqsync_error *e, enum mqsync_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+static inline enum mqsync_code mqsync_error_code(enum mqsync_code code)
+{
+    return code;
+}
+
+/* The same, and has the code as its value, so that a function can `return mqsync_fail(e, ...)`. A macro, so that whoever
+ * analyses one source file sees that this is the code and not MQSYNC_OK. */
+#define mqsync_fail(e, code, ...) (mqsync_error_set((e), (code), __VA_ARGS__), mqsync_error_code(code))
 
 #endif

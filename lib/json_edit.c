@@ -134,7 +134,7 @@ static void keep_member(struct writer *w, struct mqsync_slice key, struct mqsync
     }
 }
 
-void mqsync_json_apply_delta(struct mqsync_buf *out, struct mqsync_slice base, struct mqsync_slice delta)
+static void apply_any(struct mqsync_buf *out, struct mqsync_slice base, struct mqsync_slice delta)
 {
     struct rows changes;
     bool read = rows_read(&changes, delta);
@@ -171,6 +171,91 @@ void mqsync_json_apply_delta(struct mqsync_buf *out, struct mqsync_slice base, s
     out->n = (size_t)(w.to - out->p);
     rows_free(&changes);
 }
+
+/* --- deltas of few members ---------------------------------------------------------------------------------------- */
+
+static bool same_key(const struct mqsync_json_member *a, const struct mqsync_json_member *b)
+{
+    return a->sign == b->sign && a->key_n == b->key_n && memcmp(a->p, b->p, a->key_n + 1) == 0;
+}
+
+static bool member_is_null(const struct mqsync_json_member *m)
+{
+    return m->p[m->key_n + 3] == 'n';
+}
+
+struct few {
+    size_t n, next; /* the one behind the last found: a delta tends to name members in the object's order */
+    uint32_t seen;
+    struct mqsync_json_member members[MQSYNC_JSON_FEW_KEYS];
+};
+
+/* Index of the change to the member, or n. */
+static size_t find_change(struct few *delta, const struct mqsync_json_member *m)
+{
+    size_t i = delta->next;
+
+    if (i == delta->n || !same_key(&delta->members[i], m))
+        for (i = 0; i < delta->n && !same_key(&delta->members[i], m); i++)
+            ;
+    if (i < delta->n)
+        delta->next = i + 1;
+    return i;
+}
+
+/* Members that follow each other in base or delta are copied at once. */
+static void keep_split(struct writer *w, const struct mqsync_json_member *m)
+{
+    if (w->run.n && m->p == w->run.p + w->run.n + 1) {
+        w->run.n += m->n + 1;
+        return;
+    }
+    put_run(w);
+    w->run = (struct mqsync_slice){m->p, m->n};
+}
+
+static char *apply_few(char *object, const struct mqsync_json_member *base, size_t base_n, struct few *delta)
+{
+    struct writer w = {.object = object, .to = object};
+
+    *w.to++ = '{';
+    for (size_t i = 0; i < base_n; i++) {
+        size_t at = find_change(delta, &base[i]);
+        if (at == delta->n) {
+            keep_split(&w, &base[i]);
+            continue;
+        }
+        delta->seen |= UINT32_C(1) << at;
+        if (!member_is_null(&delta->members[at]))
+            keep_split(&w, &delta->members[at]);
+    }
+    for (size_t i = 0; i < delta->n; i++)
+        if (!(delta->seen >> i & 1) && !member_is_null(&delta->members[i]))
+            keep_split(&w, &delta->members[i]);
+    put_run(&w);
+    *w.to++ = '}';
+    return w.to;
+}
+
+void mqsync_json_apply_delta(struct mqsync_buf *out, struct mqsync_slice base, struct mqsync_slice delta)
+{
+    struct mqsync_json_member members[MQSYNC_JSON_FEW_KEYS];
+    struct few changes;
+
+    size_t members_n = mqsync_json_split(base, members);
+    changes.n = members_n == MQSYNC_JSON_NOT_SPLIT ? MQSYNC_JSON_NOT_SPLIT : mqsync_json_split(delta, changes.members);
+    if (changes.n == MQSYNC_JSON_NOT_SPLIT) {
+        apply_any(out, base, delta);
+        return;
+    }
+    changes.next = 0;
+    changes.seen = 0;
+    char *object = mqsync_buf_reserve(out, base.n + delta.n + 2);
+    if (object)
+        out->n = (size_t)(apply_few(object, members, members_n, &changes) - out->p);
+}
+
+/* --- differences -------------------------------------------------------------------------------------------------- */
 
 static void add_member(struct mqsync_buf *out, size_t object, struct mqsync_slice key, struct mqsync_slice value)
 {

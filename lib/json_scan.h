@@ -7,6 +7,8 @@
 
 #include <endian.h>
 
+#define MQSYNC_JSON_FEW_KEYS 32
+
 #define MQSYNC_JSON_BYTES(c) (UINT64_C(0x0101010101010101) * (c))
 
 /* Not p + n where p may be NULL. */
@@ -94,6 +96,19 @@ static inline const char *mqsync_json_string_end(const char *p, const char *end)
 /* Where the value that begins at p ends. */
 const char *mqsync_json_skip_value(const char *p, const char *end);
 
+/* One member of an object, in the object's text. */
+struct mqsync_json_member {
+    const char *p;  /* the quote before the key */
+    size_t n;       /* up to the value's end */
+    size_t key_n;   /* bytes between the key's quotes */
+    uint32_t sign;  /* equal keys have equal ones */
+};
+
+/* Cuts an object into members without a look at what they hold. Returns their number, or MQSYNC_JSON_NOT_SPLIT for an
+ * object that has more than MQSYNC_JSON_FEW_KEYS of them, white space outside strings, or a key with an escape. */
+#define MQSYNC_JSON_NOT_SPLIT SIZE_MAX
+size_t mqsync_json_split(struct mqsync_slice object, struct mqsync_json_member *ret);
+
 /* Minifies into room for value.n bytes; returns the end of what was written. */
 char *mqsync_json_minify_to(char *to, struct mqsync_slice value);
 
@@ -122,7 +137,6 @@ static inline int mqsync_json_decode(struct mqsync_json_decoder *d)
 
 /* --- keys of one object (json_keys.c) ----------------------------------------------------------------------------- */
 
-#define MQSYNC_JSON_FEW_KEYS 32
 #define MQSYNC_JSON_NO_KEY SIZE_MAX
 
 /* A raw key and the hash of what it means. */

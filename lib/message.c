@@ -255,14 +255,19 @@ static enum mqsync_code fail_field(const struct field *field, const char *type, 
                        field->expected, SHOWN_ARGS(shown));
 }
 
+static void list_types(char *names, size_t size)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < MQSYNC_TYPES_N && n < size; i++) {
+        const char *before = i == 0 ? "" : i == MQSYNC_TYPES_N - 1 ? " or " : ", ";
+        n += (size_t)snprintf(names + n, size - n, "%s%s", before, operations[i].type);
+    }
+}
+
 static enum mqsync_code fail_type(struct mqsync_slice value, struct mqsync_error *ret_error)
 {
     char names[128] = "";
-    size_t n = 0;
-    for (size_t i = 0; i < MQSYNC_TYPES_N && n < sizeof(names); i++) {
-        const char *before = i == 0 ? "" : i == MQSYNC_TYPES_N - 1 ? " or " : ", ";
-        n += (size_t)snprintf(names + n, sizeof(names) - n, "%s%s", before, operations[i].type);
-    }
+    list_types(names, sizeof(names));
     struct shown shown = show(value);
     return mqsync_fail(ret_error, MQSYNC_INVALID_MESSAGE, "type: expected %s, got " SHOWN_FORMAT, names,
                        SHOWN_ARGS(shown));

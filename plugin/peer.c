@@ -17,7 +17,7 @@ enum { BEHIND_BYTES = 1 << 20 };
 /* Of the client at the other end of fd: its address as the broker writes it, and its port. */
 static bool read_peer(int fd, char address[NI_MAXHOST], int *ret_port)
 {
-    struct sockaddr_storage peer;
+    struct sockaddr_storage peer = {.ss_family = AF_UNSPEC};
     socklen_t n = sizeof(peer);
 
     if (getpeername(fd, (struct sockaddr *)&peer, &n) != 0 ||

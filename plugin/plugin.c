@@ -279,7 +279,7 @@ static bool start(const struct options *o)
     plugin.prefix_n = strlen(plugin.prefix);
     if (!open_store())
         return false;
-    plugin.streams = mqsync_streams_alloc(plugin.store);
+    plugin.streams = mqsync_streams_alloc(plugin.store, plugin.dir);
     plugin.retainer = mqsync_retainer_alloc();
     if (!plugin.streams || !plugin.retainer)
         return false;

@@ -14,7 +14,7 @@
 #include "store_internal.h"
 
 #define LOG_LIMIT ((size_t)256 * 1024 * 1024)
-#define BATCH_BYTES ((size_t)4 * 1024 * 1024)
+#define FIRST_BATCH ((size_t)4 * 1024 * 1024)
 #define SYNC_INTERVAL_MS 100
 
 int64_t mqsync_monotonic_ms(void)
@@ -102,8 +102,6 @@ static void fill_defaults(struct mqsync_store_options *o)
         o->sync_interval_ms = SYNC_INTERVAL_MS;
     if (o->log_limit == 0)
         o->log_limit = LOG_LIMIT;
-    if (o->batch_bytes == 0)
-        o->batch_bytes = BATCH_BYTES;
 }
 
 /* Whether the id is a live record now: in the tables, else in LMDB. */
@@ -246,22 +244,32 @@ static void init_locks(struct mqsync_store *s)
     pthread_condattr_destroy(&monotonic);
 }
 
-/* With every signal blocked: they are for the broker's thread. */
+/* The threads start with the first change: a second thread alone, idle as it may be, makes each system call and each malloc of
+ * the broker's own a little dearer, which a broker that syncs nothing does not have to pay. Every signal is blocked in them:
+ * they are for the broker's thread. */
 static enum mqsync_code start_threads(struct mqsync_store *s, struct mqsync_error *ret_error)
 {
     sigset_t all, before;
+    int rc = 0;
+    if (s->mover_runs && s->syncer_runs)
+        return MQSYNC_OK;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = pthread_create(&s->mover, NULL, mqsync_store_mover, s);
-    if (rc == 0 && (rc = pthread_create(&s->syncer, NULL, mqsync_store_syncer, s)) != 0) {
-        pthread_mutex_lock(&s->lock);
-        s->stop = true;
-        pthread_cond_signal(&s->wake_mover);
-        pthread_mutex_unlock(&s->lock);
-        pthread_join(s->mover, NULL);
-    }
+    if (!s->mover_runs)
+        s->mover_runs = (rc = pthread_create(&s->mover, NULL, mqsync_store_mover, s)) == 0;
+    if (rc == 0 && !s->syncer_runs)
+        s->syncer_runs = (rc = pthread_create(&s->syncer, NULL, mqsync_store_syncer, s)) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return rc ? mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "cannot start a thread: %s", strerror(rc)) : MQSYNC_OK;
+}
+
+static bool has_tombstones(const struct mqsync_store *s)
+{
+    for (size_t i = 0; i < s->collections.by_cid_n; i++) {
+        if (s->collections.by_cid[i] && s->collections.by_cid[i]->tombstones)
+            return true;
+    }
+    return false;
 }
 
 static enum mqsync_code open_all(struct mqsync_store *s, struct mqsync_error *ret_error)
@@ -281,8 +289,8 @@ static enum mqsync_code open_all(struct mqsync_store *s, struct mqsync_error *re
     code = recover(s, &s->state, is_new, ret_error);
     if (code == MQSYNC_OK)
         code = settle_recovery(s, &s->state, ret_error);
-    if (code == MQSYNC_OK)
-        code = start_threads(s, ret_error);
+    if (code == MQSYNC_OK && has_tombstones(s))
+        code = start_threads(s, ret_error); /* some may be old enough to be forgotten */
     return code;
 }
 
@@ -306,6 +314,7 @@ static void free_all(struct mqsync_store *s)
     mqsync_table_free(s->frozen);
     free_tables(s->retired);
     free_tables(s->garbage);
+    mqsync_table_free(s->spare);
     mqsync_collections_free(&s->collections);
     mqsync_buf_free(&s->encoded);
     if (s->lock_fd >= 0)
@@ -325,6 +334,7 @@ enum mqsync_code mqsync_store_open(const struct mqsync_store_options *o, struct 
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
     s->o = *o;
     fill_defaults(&s->o);
+    s->batch_bytes = o->batch_bytes ? o->batch_bytes : FIRST_BATCH;
     init_locks(s);
     s->lock_fd = -1;
     for (unsigned i = 0; i < MQSYNC_LOG_FILES; i++)
@@ -369,8 +379,10 @@ void mqsync_store_close(struct mqsync_store *s)
     pthread_cond_signal(&s->wake_mover);
     pthread_cond_signal(&s->wake_syncer);
     pthread_mutex_unlock(&s->lock);
-    pthread_join(s->mover, NULL);
-    pthread_join(s->syncer, NULL);
+    if (s->mover_runs)
+        pthread_join(s->mover, NULL);
+    if (s->syncer_runs)
+        pthread_join(s->syncer, NULL);
     if (s->read_txn)
         mdb_txn_abort(s->read_txn);
     s->read_txn = NULL;
@@ -461,7 +473,9 @@ static enum mqsync_code append(struct mqsync_store *s, const struct mqsync_log_e
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "the disk does not keep up or is full: %zu MiB wait for it",
                            s->o.log_limit >> 20);
     uint64_t before = s->log.end;
-    enum mqsync_code code = mqsync_log_append(&s->log, entry, ret_error);
+    enum mqsync_code code = start_threads(s, ret_error);
+    if (code == MQSYNC_OK)
+        code = mqsync_log_append(&s->log, entry, ret_error);
     if (code)
         return code;
     if (s->o.durability == MQSYNC_DURABILITY_POWER || s->promises_power) {
@@ -598,7 +612,7 @@ enum mqsync_code mqsync_store_put(struct mqsync_store *s, struct mqsync_collecti
         code = mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
     }
     /* the first entry of a table starts the mover's clock, a full batch wakes it at once; at other times it sleeps on */
-    if (code == MQSYNC_OK && (s->active->n == 1 || (before < s->o.batch_bytes && s->log.end >= s->o.batch_bytes)))
+    if (code == MQSYNC_OK && (s->active->n == 1 || (before < s->batch_bytes && s->log.end >= s->batch_bytes)))
         pthread_cond_signal(&s->wake_mover);
     pthread_mutex_unlock(&s->lock);
     s->last_get.collection = NULL;

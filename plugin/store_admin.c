@@ -269,16 +269,15 @@ static int copy_env(MDB_env *env, const char *dir, const char *to, void (*progre
 
 /* One entry of the log over a copy that is a little younger than the view: what LMDB's snapshot lacks is newer than all it
  * has, so an entry that is not newer has reached the copy by itself. */
-static void lay_over(MDB_txn *txn, const struct mqsync_dbis *d, MDB_cursor *records, const struct mqsync_collection *c,
-                     const struct mqsync_entry *e, int *rc)
+static void lay_over(MDB_txn *txn, const struct mqsync_dbis *d, const struct mqsync_collection *c, struct mqsync_entry *e, int *rc)
 {
     struct mqsync_collection_row row = {.cid = e->cid};
     MDB_val key = {c->name_n, (void *)(uintptr_t)c->name}, value;
     if (*rc == 0 && mdb_get(txn, d->collections, &key, &value) == 0 && value.mv_size == sizeof row)
         memcpy(&row, value.mv_data, sizeof row);
-    if (row.seq >= e->seq)
+    if (*rc || row.seq >= e->seq)
         return;
-    mqsync_lmdb_put_record(txn, d, records, &row, mqsync_entry_id(e), mqsync_entry_value(e), rc);
+    *rc = mqsync_lmdb_put_run(txn, d, &row, &e, 1);
     value = (MDB_val){sizeof row, &row};
     if (*rc == 0)
         *rc = mdb_put(txn, d->collections, &key, &value, 0);
@@ -287,27 +286,21 @@ static void lay_over(MDB_txn *txn, const struct mqsync_dbis *d, MDB_cursor *reco
 static int lay_all_over(MDB_txn *txn, const struct mqsync_dbis *d, const struct mqsync_table *over,
                         const struct mqsync_collections *collections, struct mqsync_state *state)
 {
-    MDB_cursor *records;
     struct mqsync_entry **sorted = malloc((over->n + 1) * sizeof *sorted);
     size_t n = 0;
+    int rc = 0;
     if (!sorted)
         return ENOMEM;
-    int rc = mdb_cursor_open(txn, d->records, &records);
-    if (rc) {
-        free(sorted);
-        return rc;
-    }
     for (size_t i = 0; i < over->slots_n; i++) {
-        if (over->slots[i])
-            sorted[n++] = over->slots[i];
+        if (over->slots[i].entry)
+            sorted[n++] = over->slots[i].entry;
     }
     qsort(sorted, n, sizeof *sorted, mqsync_entry_by_seq);
     for (size_t i = 0; i < n; i++) {
-        lay_over(txn, d, records, collections->by_cid[sorted[i]->cid], sorted[i], &rc);
+        lay_over(txn, d, collections->by_cid[sorted[i]->cid], sorted[i], &rc);
         if (sorted[i]->cid >= state->next_cid)
             state->next_cid = sorted[i]->cid + 1;
     }
-    mdb_cursor_close(records);
     free(sorted);
     return rc;
 }

@@ -98,9 +98,13 @@ int mqsync_state_put(MDB_txn *txn, const struct mqsync_dbis *d, const struct mqs
 void mqsync_epoch_text(const unsigned char epoch[16], char out[33]);
 enum mqsync_code mqsync_epoch_new(unsigned char epoch[16], struct mqsync_error *ret_error);
 
-/* Writes one record and its index rows over whatever the id had; updates row's counts, seq. Sticky: does nothing when *rc is set. */
-void mqsync_lmdb_put_record(MDB_txn *txn, const struct mqsync_dbis *d, MDB_cursor *records, struct mqsync_collection_row *row,
-                            struct mqsync_slice id, struct mqsync_slice stored, int *rc);
+struct mqsync_entry;
+
+/* Writes records of one collection, sorted by id, with their index rows over whatever the ids had before; updates row's
+ * counts and seq. The indexes are changed in the order of their keys: at millions of records a page that is still at hand
+ * from the key before is what makes the difference. */
+int mqsync_lmdb_put_run(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_collection_row *row, struct mqsync_entry *const *entries,
+                        size_t n);
 /* Forgets up to max tombstones of one collection that arrived before cutoff_ms; returns how many, rc in *rc. */
 unsigned mqsync_lmdb_forget(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_collection_row *row, int64_t cutoff_ms,
                             unsigned max, int *rc);
@@ -119,19 +123,29 @@ struct mqsync_entry {
     char id[];
 };
 
+struct mqsync_slot {
+    uint64_t hash; /* beside the pointer: most looks end without following it */
+    struct mqsync_entry *entry;
+};
+
+/* Entries and values lie in chunks, one after the other: they are all let go at the same time, and by another thread than
+ * the one that makes them, which is what malloc is worst at. */
+struct mqsync_chunk;
+
 struct mqsync_table {
-    struct mqsync_entry **slots; /* open addressing */
-    size_t slots_n;              /* a power of two */
+    struct mqsync_slot *slots; /* open addressing */
+    size_t slots_n;            /* a power of two */
     size_t n;
-    struct mqsync_table *next; /* for lists of what is to be freed */
+    struct mqsync_chunk *chunks, *current;
+    struct mqsync_table *next; /* for lists of what is to be let go */
 };
 
 struct mqsync_table *mqsync_table_alloc(void);
 void mqsync_table_free(struct mqsync_table *t); /* NULL is fine */
+/* Empties it, keeping (some of) its memory for the next time. */
+void mqsync_table_reset(struct mqsync_table *t);
 uint64_t mqsync_table_hash(uint32_t cid, struct mqsync_slice id);
 struct mqsync_entry *mqsync_table_find(const struct mqsync_table *t, uint32_t cid, struct mqsync_slice id, uint64_t hash);
-/* Makes sure that the next put of this size cannot fail; false when out of memory. */
-bool mqsync_table_prepare(struct mqsync_table *t);
 /* Puts a copy. NULL when out of memory (then nothing has changed). */
 struct mqsync_entry *mqsync_table_put(struct mqsync_table *t, uint32_t cid, struct mqsync_slice id, uint64_t hash,
                                       struct mqsync_slice value, uint64_t seq, bool deleted);
@@ -247,11 +261,13 @@ struct mqsync_store {
     pthread_mutex_t lock; /* guards what follows; held for microseconds */
     pthread_cond_t wake_mover, wake_syncer, moved;
     pthread_t mover, syncer;
-    bool stop, flush, retry_now;
+    bool mover_runs, syncer_runs, stop, flush, retry_now;
     struct mqsync_table *active;  /* segment log.segment */
     struct mqsync_table *frozen;  /* segment log.segment - 1, being moved */
     struct mqsync_table *retired; /* moved; the writer may still be looking at them */
-    struct mqsync_table *garbage; /* nobody looks at them: the mover frees them */
+    struct mqsync_table *garbage; /* nobody looks at them: the mover empties or frees them */
+    struct mqsync_table *spare;   /* empty, the next active one; or NULL */
+    size_t batch_bytes;           /* of log that are moved at once; what suits the database's size */
     struct mqsync_log log;
     uint64_t frozen_end;          /* log bytes of the frozen segment */
     int64_t active_since_ms;      /* monotonic; when its first entry came */

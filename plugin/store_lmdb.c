@@ -2,6 +2,7 @@
 /* The store's side that knows LMDB: environment, state, and what one record's rows are. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 
@@ -181,75 +182,137 @@ static void remove_row(MDB_txn *txn, MDB_dbi dbi, uint32_t cid, uint64_t seq, in
         *rc = MDB_CORRUPTED; /* the row that belongs to a record is not there */
 }
 
-/* Takes the rows of what the id had before out of the indexes and the counts. */
-static void unlink_old(MDB_txn *txn, const struct mqsync_dbis *d, MDB_cursor *records, struct mqsync_collection_row *row, MDB_val *key,
-                       int *rc)
+/* What the ids of a run had in the indexes before. */
+struct old_row {
+    uint64_t seq;
+    bool deleted;
+};
+
+struct run {
+    MDB_txn *txn;
+    const struct mqsync_dbis *d;
+    struct mqsync_collection_row *row;
+    struct old_row *old;
+    size_t old_n;
+    int rc; /* sticky */
+};
+
+static void put_record(struct run *r, MDB_cursor *records, const struct mqsync_entry *e)
 {
-    MDB_val old;
+    unsigned char buffer[MQSYNC_KEY_MAX];
+    MDB_val key = mqsync_record_key(buffer, e->cid, mqsync_entry_id(e)), old, value = {e->value_n, e->value};
     struct mqsync_record_head head;
-    int found = mdb_cursor_get(records, key, &old, MDB_SET);
-    if (found == MDB_NOTFOUND)
-        return;
-    if (found) {
-        *rc = found;
+    int found = mdb_cursor_get(records, &key, &old, MDB_SET);
+    if (found && found != MDB_NOTFOUND) {
+        r->rc = found;
         return;
     }
-    if (mqsync_record_decode_head(mqsync_val_slice(&old), &head) != MQSYNC_OK) {
-        *rc = MDB_CORRUPTED;
-        return;
+    if (found == 0) {
+        if (mqsync_record_decode_head(mqsync_val_slice(&old), &head) != MQSYNC_OK) {
+            r->rc = MDB_CORRUPTED;
+            return;
+        }
+        r->old[r->old_n++] = (struct old_row){head.seq, head.deleted};
+        *(head.deleted ? &r->row->tombstones : &r->row->records) -= 1;
     }
-    remove_row(txn, d->changes, row->cid, head.seq, rc);
-    if (head.deleted) {
-        remove_row(txn, d->graves, row->cid, head.seq, rc);
-        row->tombstones--;
-    } else {
-        row->records--;
-    }
+    key = mqsync_record_key(buffer, e->cid, mqsync_entry_id(e));
+    r->rc = mdb_cursor_put(records, &key, &value, found == 0 ? MDB_CURRENT : 0);
+    *(e->deleted ? &r->row->tombstones : &r->row->records) += 1;
+    if (e->seq > r->row->seq)
+        r->row->seq = e->seq;
 }
 
-static void put_grave(MDB_txn *txn, const struct mqsync_dbis *d, uint32_t cid, struct mqsync_slice id, struct mqsync_slice stored,
-                      int *rc)
+static void put_records(struct run *r, struct mqsync_entry *const *entries, size_t n)
 {
-    struct mqsync_record r;
+    MDB_cursor *records;
+    r->rc = mdb_cursor_open(r->txn, r->d->records, &records);
+    if (r->rc)
+        return;
+    for (size_t i = 0; i < n && r->rc == 0; i++)
+        put_record(r, records, entries[i]);
+    mdb_cursor_close(records);
+}
+
+static int old_by_seq(const void *a, const void *b)
+{
+    const struct old_row *x = a, *y = b;
+    return x->seq < y->seq ? -1 : x->seq > y->seq;
+}
+
+static void remove_old_rows(struct run *r)
+{
+    MDB_cursor *changes;
+    if (r->rc || (r->rc = mdb_cursor_open(r->txn, r->d->changes, &changes)) != 0)
+        return;
+    qsort(r->old, r->old_n, sizeof *r->old, old_by_seq);
+    for (size_t i = 0; i < r->old_n && r->rc == 0; i++) {
+        unsigned char buffer[12];
+        MDB_val key = mqsync_seq_key(buffer, r->row->cid, r->old[i].seq), value;
+        r->rc = mdb_cursor_get(changes, &key, &value, MDB_SET);
+        if (r->rc == 0)
+            r->rc = mdb_cursor_del(changes, 0);
+        if (r->rc == MDB_NOTFOUND)
+            r->rc = MDB_CORRUPTED;
+        if (r->old[i].deleted)
+            remove_row(r->txn, r->d->graves, r->row->cid, r->old[i].seq, &r->rc);
+    }
+    mdb_cursor_close(changes);
+}
+
+static void put_grave(struct run *r, const struct mqsync_entry *e)
+{
+    struct mqsync_record record;
     unsigned char buffer[12], row[8 + MQSYNC_MAX_RECORD_ID];
-    if (mqsync_record_decode(stored, &r, NULL) != MQSYNC_OK) {
-        *rc = MDB_CORRUPTED;
+    if (r->rc || mqsync_record_decode(mqsync_entry_value(e), &record, NULL) != MQSYNC_OK) {
+        r->rc = r->rc ? r->rc : MDB_CORRUPTED;
         return;
     }
-    uint64_t be = htobe64((uint64_t)r.history[r.history_n - 1].arrived_ms);
+    uint64_t be = htobe64((uint64_t)record.history[record.history_n - 1].arrived_ms);
     memcpy(row, &be, 8);
-    memcpy(row + 8, id.p, id.n);
-    MDB_val key = mqsync_seq_key(buffer, cid, r.seq), value = {8 + id.n, row};
-    *rc = mdb_put(txn, d->graves, &key, &value, 0);
+    memcpy(row + 8, e->id, e->id_n);
+    MDB_val key = mqsync_seq_key(buffer, e->cid, e->seq), value = {8 + e->id_n, row};
+    r->rc = mdb_put(r->txn, r->d->graves, &key, &value, 0);
 }
 
-void mqsync_lmdb_put_record(MDB_txn *txn, const struct mqsync_dbis *d, MDB_cursor *records, struct mqsync_collection_row *row,
-                            struct mqsync_slice id, struct mqsync_slice stored, int *rc)
+static void put_new_rows(struct run *r, struct mqsync_entry **by_seq, size_t n)
 {
-    if (*rc)
+    MDB_cursor *changes;
+    /* seqs of the collection with the highest number go at the very end, where pages can be filled; LMDB says whether it is one */
+    unsigned flags = MDB_APPEND;
+    if (r->rc || (r->rc = mdb_cursor_open(r->txn, r->d->changes, &changes)) != 0)
         return;
-    struct mqsync_record_head head;
-    if (mqsync_record_decode_head(stored, &head) != MQSYNC_OK) {
-        *rc = MDB_CORRUPTED;
-        return;
+    for (size_t i = 0; i < n && r->rc == 0; i++) {
+        unsigned char buffer[12];
+        MDB_val key = mqsync_seq_key(buffer, by_seq[i]->cid, by_seq[i]->seq), value = {by_seq[i]->id_n, by_seq[i]->id};
+        r->rc = mdb_cursor_put(changes, &key, &value, flags);
+        if (r->rc == MDB_KEYEXIST && flags) {
+            flags = 0;
+            r->rc = mdb_cursor_put(changes, &key, &value, 0);
+        }
+        if (by_seq[i]->deleted)
+            put_grave(r, by_seq[i]);
     }
-    unsigned char key_buffer[MQSYNC_KEY_MAX], seq_buffer[12];
-    MDB_val key = mqsync_record_key(key_buffer, row->cid, id);
-    unlink_old(txn, d, records, row, &key, rc);
-    MDB_val value = {stored.n, (void *)(uintptr_t)stored.p};
-    if (*rc == 0)
-        *rc = mdb_cursor_put(records, &key, &value, 0);
-    MDB_val seq_key = mqsync_seq_key(seq_buffer, row->cid, head.seq), seq_value = {id.n, (void *)(uintptr_t)id.p};
-    if (*rc == 0)
-        *rc = mdb_put(txn, d->changes, &seq_key, &seq_value, 0);
-    if (*rc == 0 && head.deleted)
-        put_grave(txn, d, row->cid, id, stored, rc);
-    if (head.deleted)
-        row->tombstones++;
-    else
-        row->records++;
-    if (head.seq > row->seq)
-        row->seq = head.seq;
+    mdb_cursor_close(changes);
+}
+
+int mqsync_lmdb_put_run(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_collection_row *row, struct mqsync_entry *const *entries,
+                        size_t n)
+{
+    struct run r = {.txn = txn, .d = d, .row = row};
+    struct mqsync_entry **by_seq = malloc((n + 1) * sizeof *by_seq);
+    r.old = malloc((n + 1) * sizeof *r.old);
+    if (by_seq && r.old) {
+        memcpy(by_seq, entries, n * sizeof *by_seq);
+        qsort(by_seq, n, sizeof *by_seq, mqsync_entry_by_seq);
+        put_records(&r, entries, n);
+        remove_old_rows(&r);
+        put_new_rows(&r, by_seq, n);
+    } else {
+        r.rc = ENOMEM;
+    }
+    free(by_seq);
+    free(r.old);
+    return r.rc;
 }
 
 /* --- forgetting tombstones --------------------------------------------------------------------------------------------- */

@@ -19,7 +19,7 @@
 #define FIRST_BYTES (64 * 1024)
 #define ENTRY_HEAD 12                   /* u32 length, u64 checksum */
 #define ENTRY_MAX (256u * 1024 * 1024)  /* no payload is longer: a record is at most some MiB */
-#define KEEP_BYTES (16 * 1024 * 1024)   /* a file that grew past this is cut when its turn comes again */
+#define KEEP_BYTES (32 * 1024 * 1024)   /* a file that grew past this is cut when its turn comes again */
 
 struct header {
     char magic[8];

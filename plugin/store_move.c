@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The store's two threads: the mover, which brings what the tables hold into LMDB, and the syncer, which has the log
  * written to the disk. Neither holds the lock while it waits for the disk. */
+#include <dirent.h>
 #include <errno.h>
+#include <limits.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -10,6 +13,9 @@
 #include "store_internal.h"
 
 #define MOVE_AFTER_MS 1000      /* the oldest entry of a table waits this long at most */
+#define SMALL_PAGES (64u * 1024 * 1024 / 4096)
+#define BATCH_SMALL ((size_t)16 * 1024 * 1024)
+#define BATCH_LARGE ((size_t)4 * 1024 * 1024)
 #define RETRY_MS 1000           /* after a failure */
 #define FORGET_EVERY_MS 60000   /* looks for old tombstones */
 #define FORGET_AGAIN_MS 100     /* when there were more than a slice */
@@ -48,8 +54,8 @@ static void collect(struct move *m, const struct mqsync_table *table)
             return;
         }
         for (size_t i = 0; i < table->slots_n; i++) {
-            if (table->slots[i])
-                m->entries[m->entries_n++] = table->slots[i];
+            if (table->slots[i].entry)
+                m->entries[m->entries_n++] = table->slots[i].entry;
         }
         qsort(m->entries, m->entries_n, sizeof(struct mqsync_entry *), mqsync_entry_by_id);
     }
@@ -86,7 +92,7 @@ static void put_row(struct move *m, struct mqsync_collection *c, const struct mq
 }
 
 /* The entries of one collection, from *at on; then its tombstones that are old enough. */
-static void move_collection(struct move *m, struct mqsync_collection *c, MDB_cursor *records, size_t *at, int64_t cutoff_ms)
+static void move_collection(struct move *m, struct mqsync_collection *c, size_t *at, int64_t cutoff_ms)
 {
     struct mqsync_collection_row row;
     bool due = m->forgotten < FORGET_SLICE && c->tombstones > 0;
@@ -94,9 +100,11 @@ static void move_collection(struct move *m, struct mqsync_collection *c, MDB_cur
         return;
     get_row(m, c, &row);
     m->created += c->unapplied;
-    for (; *at < m->entries_n && m->entries[*at]->cid == c->cid; ++*at)
-        mqsync_lmdb_put_record(m->txn, &m->s->dbis, records, &row, mqsync_entry_id(m->entries[*at]),
-                               mqsync_entry_value(m->entries[*at]), &m->rc);
+    size_t first = *at;
+    while (*at < m->entries_n && m->entries[*at]->cid == c->cid)
+        ++*at;
+    if (m->rc == 0 && *at > first)
+        m->rc = mqsync_lmdb_put_run(m->txn, &m->s->dbis, &row, m->entries + first, *at - first);
     m->forgotten += mqsync_lmdb_forget(m->txn, &m->s->dbis, &row, cutoff_ms, FORGET_SLICE - m->forgotten, &m->rc);
     put_row(m, c, &row);
 }
@@ -104,17 +112,12 @@ static void move_collection(struct move *m, struct mqsync_collection *c, MDB_cur
 static void move_all(struct move *m, uint64_t segment)
 {
     struct mqsync_store *s = m->s;
-    MDB_cursor *records;
-    m->rc = mdb_cursor_open(m->txn, s->dbis.records, &records);
-    if (m->rc)
-        return;
     int64_t cutoff_ms = mqsync_time_now() - (int64_t)s->o.tombstone_days * DAY_MS;
     size_t at = 0;
     for (size_t cid = 0; cid < m->collections_n && m->rc == 0; cid++) {
         if (m->collections[cid])
-            move_collection(m, m->collections[cid], records, &at, cutoff_ms);
+            move_collection(m, m->collections[cid], &at, cutoff_ms);
     }
-    mdb_cursor_close(records);
     struct mqsync_state state = s->state;
     state.applied = segment;
     if (m->collections_n > state.next_cid)
@@ -160,6 +163,36 @@ int mqsync_store_move(struct mqsync_store *s, const struct mqsync_table *table, 
     return m.rc;
 }
 
+/* --- a thread's own files ---------------------------------------------------------------------------------------------- */
+
+static bool is_below(int fds, const char *name, const char *dir)
+{
+    char path[4096];
+    size_t prefix = strlen(dir);
+    ssize_t n = readlinkat(fds, name, path, sizeof path - 1);
+    if (n <= 0)
+        return false;
+    path[n] = '\0';
+    return strncmp(path, dir, prefix) == 0 && path[prefix] == '/';
+}
+
+void mqsync_thread_own_files(const char *dir)
+{
+    char real[PATH_MAX];
+    if (!realpath(dir, real) || unshare(CLONE_FILES) != 0)
+        return; /* some sandboxes do not allow it; it is a matter of speed only */
+    DIR *all = opendir("/proc/thread-self/fd");
+    if (!all)
+        return;
+    /* a copy that stayed open would keep a client's connection from ending when the broker closes it */
+    for (struct dirent *e = readdir(all); e; e = readdir(all)) {
+        int fd = atoi(e->d_name);
+        if (fd > 2 && fd != dirfd(all) && !is_below(dirfd(all), e->d_name, real))
+            close(fd);
+    }
+    closedir(all);
+}
+
 /* --- the mover -------------------------------------------------------------------------------------------------------- */
 
 static void wait_ms(struct mqsync_store *s, pthread_cond_t *cond, int64_t ms)
@@ -178,19 +211,31 @@ static void wait_ms(struct mqsync_store *s, pthread_cond_t *cond, int64_t ms)
 /* The active table becomes the frozen one, its log segment ends. The lock is held. */
 static enum mqsync_code freeze(struct mqsync_store *s, struct mqsync_error *ret_error)
 {
-    struct mqsync_table *fresh = mqsync_table_alloc();
+    struct mqsync_table *fresh = s->spare ? s->spare : mqsync_table_alloc();
+    s->spare = NULL;
     if (!fresh)
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
     uint64_t end = s->log.end;
     enum mqsync_code code = mqsync_log_start(&s->log, s->epoch_bytes, s->log.segment + 1, end, ret_error);
     if (code) {
-        mqsync_table_free(fresh);
+        s->spare = fresh;
         return code;
     }
     s->frozen = s->active;
     s->frozen_end = end;
     s->active = fresh;
     return MQSYNC_OK;
+}
+
+/* Changes to the same records, and pages, gather in a batch, so a long one is cheaper; but a transaction's list of pages is
+ * kept sorted by insertion, and a long one over a large database has very many. */
+static size_t suitable_batch(const struct mqsync_store *s)
+{
+    MDB_envinfo info;
+    if (s->o.batch_bytes)
+        return s->o.batch_bytes;
+    mdb_env_info(s->env, &info);
+    return info.me_last_pgno < SMALL_PAGES ? BATCH_SMALL : BATCH_LARGE;
 }
 
 static void failed(struct mqsync_store *s, const char *text, int64_t *logged_ms)
@@ -233,6 +278,7 @@ static unsigned move_now(struct mqsync_store *s, int64_t *logged_ms)
     if (s->failing)
         mqsync_store_log(s, MQSYNC_LOG_INFO, "MQS2006", "changes reach %s/data.mdb again", s->dir);
     s->failing = false;
+    s->batch_bytes = suitable_batch(s);
     s->moves++;
     if (table) {
         s->applied = segment;
@@ -253,34 +299,42 @@ static int64_t move_due(const struct mqsync_store *s, int64_t retry_ms, int64_t 
     int64_t due = forget_ms;
     if (s->failing && !s->retry_now)
         due = retry_ms;
-    else if (s->frozen || (s->active->n > 0 && (s->flush || s->log.end >= s->o.batch_bytes)))
+    else if (s->frozen || (s->active->n > 0 && (s->flush || s->log.end >= s->batch_bytes)))
         due = now;
     else if (s->active->n > 0 && s->active_since_ms + MOVE_AFTER_MS < due)
         due = s->active_since_ms + MOVE_AFTER_MS;
     return due > now ? due - now : 0;
 }
 
-static void free_garbage(struct mqsync_store *s)
+/* What nobody looks at any more: one table is kept for the next turn. */
+static void let_garbage_go(struct mqsync_store *s)
 {
-    struct mqsync_table *t = s->garbage;
+    struct mqsync_table *t = s->garbage, *spare = NULL;
+    bool keep = !s->spare;
     s->garbage = NULL;
     pthread_mutex_unlock(&s->lock);
     while (t) {
         struct mqsync_table *next = t->next;
-        mqsync_table_free(t);
+        if (keep && !spare)
+            mqsync_table_reset(spare = t);
+        else
+            mqsync_table_free(t);
         t = next;
     }
     pthread_mutex_lock(&s->lock);
+    if (spare)
+        s->spare = spare; /* only this thread sets it */
 }
 
 void *mqsync_store_mover(void *store)
 {
     struct mqsync_store *s = store;
     int64_t logged_ms = 0, retry_ms = 0, forget_ms = mqsync_monotonic_ms();
+    mqsync_thread_own_files(s->dir);
     pthread_mutex_lock(&s->lock);
     while (!s->stop) {
         if (s->garbage)
-            free_garbage(s);
+            let_garbage_go(s);
         int64_t wait = move_due(s, retry_ms, forget_ms);
         if (wait > 0) {
             wait_ms(s, &s->wake_mover, wait);
@@ -331,6 +385,7 @@ void *mqsync_store_syncer(void *store)
 {
     struct mqsync_store *s = store;
     bool failed_before = false;
+    mqsync_thread_own_files(s->dir);
     pthread_mutex_lock(&s->lock);
     while (!s->stop) {
         int64_t due = s->dirty_since_ms ? s->dirty_since_ms + s->o.sync_interval_ms - mqsync_monotonic_ms() : 60000;

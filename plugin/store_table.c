@@ -7,13 +7,59 @@
 #include "store_internal.h"
 
 #define FIRST_SLOTS 1024
+#define CHUNK_BYTES ((size_t)256 * 1024)
+#define KEEP_CHUNKS 96 /* of an emptied table */
+
+struct mqsync_chunk {
+    struct mqsync_chunk *next;
+    size_t n, cap;
+    char bytes[];
+};
+
+/* --- memory ------------------------------------------------------------------------------------------------------------ */
+
+static struct mqsync_chunk *chunk_alloc(size_t cap)
+{
+    struct mqsync_chunk *c = malloc(sizeof *c + cap);
+    if (c) {
+        c->next = NULL;
+        c->n = 0;
+        c->cap = cap;
+    }
+    return c;
+}
+
+/* The chunk after the current one that has the room, from the last time or a new one. */
+static struct mqsync_chunk *next_chunk(struct mqsync_table *t, size_t n)
+{
+    struct mqsync_chunk **link = t->current ? &t->current->next : &t->chunks;
+    if (!*link || (*link)->cap < n) {
+        struct mqsync_chunk *fresh = chunk_alloc(n > CHUNK_BYTES ? n : CHUNK_BYTES);
+        if (!fresh)
+            return NULL;
+        fresh->next = *link;
+        *link = fresh;
+    }
+    return t->current = *link;
+}
+
+static void *take(struct mqsync_table *t, size_t n)
+{
+    struct mqsync_chunk *c = t->current;
+    n = (n + 7) & ~(size_t)7;
+    if ((!c || c->cap - c->n < n) && !(c = next_chunk(t, n)))
+        return NULL;
+    void *p = c->bytes + c->n;
+    c->n += n;
+    return p;
+}
 
 struct mqsync_table *mqsync_table_alloc(void)
 {
     struct mqsync_table *t = calloc(1, sizeof *t);
     if (!t)
         return NULL;
-    t->slots = calloc(FIRST_SLOTS, sizeof(struct mqsync_entry *));
+    t->slots = calloc(FIRST_SLOTS, sizeof *t->slots);
     if (!t->slots) {
         free(t);
         return NULL;
@@ -22,19 +68,40 @@ struct mqsync_table *mqsync_table_alloc(void)
     return t;
 }
 
+static void free_chunks(struct mqsync_chunk *c)
+{
+    while (c) {
+        struct mqsync_chunk *next = c->next;
+        free(c);
+        c = next;
+    }
+}
+
 void mqsync_table_free(struct mqsync_table *t)
 {
     if (!t)
         return;
-    for (size_t i = 0; i < t->slots_n; i++) {
-        if (t->slots[i]) {
-            free(t->slots[i]->value);
-            free(t->slots[i]);
-        }
-    }
+    free_chunks(t->chunks);
     free(t->slots);
     free(t);
 }
+
+void mqsync_table_reset(struct mqsync_table *t)
+{
+    struct mqsync_chunk **link = &t->chunks;
+    for (unsigned kept = 0; *link && kept < KEEP_CHUNKS; kept++) {
+        (*link)->n = 0;
+        link = &(*link)->next;
+    }
+    free_chunks(*link);
+    *link = NULL;
+    t->current = NULL;
+    memset(t->slots, 0, t->slots_n * sizeof *t->slots);
+    t->n = 0;
+    t->next = NULL;
+}
+
+/* --- slots ------------------------------------------------------------------------------------------------------------- */
 
 uint64_t mqsync_table_hash(uint32_t cid, struct mqsync_slice id)
 {
@@ -47,36 +114,35 @@ uint32_t mqsync_floor_bucket(uint32_t cid, struct mqsync_slice id)
 }
 
 /* The slot that holds the entry, or the empty one where it would go. */
-static size_t slot_of(const struct mqsync_table *t, uint32_t cid, struct mqsync_slice id, uint64_t hash)
+static struct mqsync_slot *slot_of(const struct mqsync_table *t, uint32_t cid, struct mqsync_slice id, uint64_t hash)
 {
     size_t i = hash & (t->slots_n - 1);
     for (;;) {
-        const struct mqsync_entry *e = t->slots[i];
-        if (!e || (e->hash == hash && e->cid == cid && e->id_n == id.n && memcmp(e->id, id.p, id.n) == 0))
-            return i;
+        struct mqsync_slot *slot = &t->slots[i];
+        const struct mqsync_entry *e = slot->entry;
+        if (!e || (slot->hash == hash && e->cid == cid && e->id_n == id.n && memcmp(e->id, id.p, id.n) == 0))
+            return slot;
         i = (i + 1) & (t->slots_n - 1);
     }
 }
 
 struct mqsync_entry *mqsync_table_find(const struct mqsync_table *t, uint32_t cid, struct mqsync_slice id, uint64_t hash)
 {
-    return t->slots[slot_of(t, cid, id, hash)];
+    return slot_of(t, cid, id, hash)->entry;
 }
 
-/* A table grows by doubling when it is half full. Moving 100,000 pointers takes about a millisecond. */
-bool mqsync_table_prepare(struct mqsync_table *t)
+/* A table grows by doubling when it is half full. Moving 100,000 slots takes about a millisecond. */
+static bool grow(struct mqsync_table *t)
 {
-    if (t->n < t->slots_n / 2)
-        return true;
     size_t slots_n = t->slots_n * 2;
-    struct mqsync_entry **slots = calloc(slots_n, sizeof(struct mqsync_entry *));
+    struct mqsync_slot *slots = calloc(slots_n, sizeof *slots);
     if (!slots)
         return false;
     for (size_t i = 0; i < t->slots_n; i++) {
-        if (!t->slots[i])
+        if (!t->slots[i].entry)
             continue;
-        size_t j = t->slots[i]->hash & (slots_n - 1);
-        while (slots[j])
+        size_t j = t->slots[i].hash & (slots_n - 1);
+        while (slots[j].entry)
             j = (j + 1) & (slots_n - 1);
         slots[j] = t->slots[i];
     }
@@ -86,16 +152,15 @@ bool mqsync_table_prepare(struct mqsync_table *t)
     return true;
 }
 
-static bool entry_set_value(struct mqsync_entry *e, struct mqsync_slice value)
+static bool set_value(struct mqsync_table *t, struct mqsync_entry *e, struct mqsync_slice value)
 {
     if (value.n > e->value_cap) {
         /* a quarter more than asked, so that a record that grows a little each time is not moved each time */
         size_t cap = value.n + value.n / 4;
-        char *grown = malloc(cap);
-        if (!grown)
+        char *place = take(t, cap);
+        if (!place)
             return false;
-        free(e->value);
-        e->value = grown;
+        e->value = place;
         e->value_cap = (uint32_t)cap;
     }
     if (value.n)
@@ -107,29 +172,23 @@ static bool entry_set_value(struct mqsync_entry *e, struct mqsync_slice value)
 struct mqsync_entry *mqsync_table_put(struct mqsync_table *t, uint32_t cid, struct mqsync_slice id, uint64_t hash,
                                       struct mqsync_slice value, uint64_t seq, bool deleted)
 {
-    if (!mqsync_table_prepare(t))
+    if (t->n >= t->slots_n / 2 && !grow(t))
         return NULL;
-    size_t slot = slot_of(t, cid, id, hash);
-    struct mqsync_entry *e = t->slots[slot];
-    bool fresh = !e;
-    if (fresh) {
-        e = calloc(1, sizeof *e + id.n);
+    struct mqsync_slot *slot = slot_of(t, cid, id, hash);
+    struct mqsync_entry *e = slot->entry;
+    if (!e) {
+        e = take(t, sizeof *e + id.n);
         if (!e)
             return NULL;
-        e->hash = hash;
-        e->cid = cid;
-        e->id_n = (uint8_t)id.n;
+        *e = (struct mqsync_entry){.hash = hash, .cid = cid, .id_n = (uint8_t)id.n};
         memcpy(e->id, id.p, id.n);
     }
-    if (!entry_set_value(e, value)) {
-        if (fresh)
-            free(e);
+    if (!set_value(t, e, value))
         return NULL;
-    }
     e->seq = seq;
     e->deleted = deleted;
-    if (fresh) {
-        t->slots[slot] = e;
+    if (!slot->entry) {
+        *slot = (struct mqsync_slot){hash, e};
         t->n++;
     }
     return e;

@@ -152,7 +152,8 @@ static enum mqsync_code settled_view(struct mqsync_store *s, struct mqsync_view 
     int rc = mqsync_lmdb_begin_read(s->env, &v->txn);
     if (rc) {
         free(v);
-        return mqsync_lmdb_fail(ret_error, rc, "cannot read", s->dir);
+        mqsync_lmdb_fail(ret_error, rc, "cannot read", s->dir);
+        return MQSYNC_SERVER_ERROR;
     }
     *ret = v;
     return MQSYNC_OK;
@@ -351,7 +352,7 @@ static bool collect_over(struct mqsync_walk *w, uint64_t since, struct mqsync_sl
         return false;
     for (size_t t = 0; t < v->tables_n; t++) {
         for (size_t i = 0; i < v->tables[t]->slots_n; i++) {
-            struct mqsync_entry *e = v->tables[t]->slots[i];
+            struct mqsync_entry *e = v->tables[t]->slots[i].entry;
             if (!e || e->cid != w->cid || hidden(v, t, e))
                 continue;
             size_t n = e->id_n < from.n ? e->id_n : from.n;

@@ -64,6 +64,7 @@ struct stream {
 
 struct mqsync_streams {
     struct mqsync_store *store;
+    const char *dir; /* of the store */
     pthread_mutex_t lock;
     pthread_cond_t wake;
     pthread_t thread;
@@ -262,6 +263,7 @@ static void *prepare_all(void *argument)
     struct mqsync_streams *s = argument;
     unsigned turn = 0;
 
+    mqsync_thread_own_files(s->dir);
     pthread_mutex_lock(&s->lock);
     while (!s->stop) {
         struct stream *st = pick(s, &turn);
@@ -306,13 +308,14 @@ static bool start_thread(struct mqsync_streams *s)
 
 /* --- the broker's thread ------------------------------------------------------------------------------------------ */
 
-struct mqsync_streams *mqsync_streams_alloc(struct mqsync_store *store)
+struct mqsync_streams *mqsync_streams_alloc(struct mqsync_store *store, const char *dir)
 {
     struct mqsync_streams *s = calloc(1, sizeof(*s));
 
     if (!s)
         return NULL;
     s->store = store;
+    s->dir = dir;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->wake, NULL);
     return s;

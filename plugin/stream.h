@@ -10,7 +10,7 @@
 
 #include "plugin.h"
 
-struct mqsync_streams *mqsync_streams_alloc(struct mqsync_store *store); /* NULL: out of memory */
+struct mqsync_streams *mqsync_streams_alloc(struct mqsync_store *store, const char *dir); /* NULL: out of memory */
 /* Stops the thread and drops every answer. Before the store is closed. NULL is fine. */
 void mqsync_streams_free(struct mqsync_streams *s);
 

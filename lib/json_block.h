@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Private to lib/json*.c: JSON text 64 bytes at a time, each kind of byte as a mask with one bit per byte. Short strings
+ * and numbers of ever other lengths cost a mispredicted branch each when they are walked; masks are walked by their bits. */
+#ifndef MQSYNC_JSON_BLOCK_H
+#define MQSYNC_JSON_BLOCK_H
+
+#include "json_scan.h"
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
+#define MQSYNC_JSON_BLOCK 64
+
+struct mqsync_json_block {
+    uint64_t quotes, backslashes;
+    uint64_t structure; /* { } [ ] , : */
+    uint64_t blank;     /* space and everything below it */
+    uint64_t high;      /* not ASCII */
+};
+
+#ifdef __SSE2__
+
+static inline uint64_t mqsync_json_block_bits(__m128i v)
+{
+    return (unsigned)_mm_movemask_epi8(v);
+}
+
+static inline struct mqsync_json_block mqsync_json_block_read(const char p[MQSYNC_JSON_BLOCK])
+{
+    struct mqsync_json_block b = {0};
+
+    for (unsigned i = 0; i < MQSYNC_JSON_BLOCK; i += 16) {
+        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(p + i));
+        /* with this bit set { and [ are the same, and so are } and ] */
+        __m128i bracket = _mm_or_si128(v, _mm_set1_epi8(0x20));
+        __m128i structure = _mm_or_si128(
+            _mm_or_si128(_mm_cmpeq_epi8(bracket, _mm_set1_epi8('{')), _mm_cmpeq_epi8(bracket, _mm_set1_epi8('}'))),
+            _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8(',')), _mm_cmpeq_epi8(v, _mm_set1_epi8(':'))));
+        __m128i blank = _mm_cmpeq_epi8(_mm_min_epu8(v, _mm_set1_epi8(' ')), v);
+        b.quotes |= mqsync_json_block_bits(_mm_cmpeq_epi8(v, _mm_set1_epi8('"'))) << i;
+        b.backslashes |= mqsync_json_block_bits(_mm_cmpeq_epi8(v, _mm_set1_epi8('\\'))) << i;
+        b.structure |= mqsync_json_block_bits(structure) << i;
+        b.blank |= mqsync_json_block_bits(blank) << i;
+        b.high |= mqsync_json_block_bits(v) << i;
+    }
+    return b;
+}
+
+#else
+
+static inline struct mqsync_json_block mqsync_json_block_read(const char p[MQSYNC_JSON_BLOCK])
+{
+    struct mqsync_json_block b = {0};
+
+    for (unsigned i = 0; i < MQSYNC_JSON_BLOCK; i++) {
+        unsigned char c = (unsigned char)p[i];
+        b.quotes |= (uint64_t)(c == '"') << i;
+        b.backslashes |= (uint64_t)(c == '\\') << i;
+        b.structure |= (uint64_t)((c | 0x20) == '{' || (c | 0x20) == '}' || c == ',' || c == ':') << i;
+        b.blank |= (uint64_t)(c <= ' ') << i;
+        b.high |= (uint64_t)(c >> 7) << i;
+    }
+    return b;
+}
+
+#endif
+
+/* What a block must know of the one before it. */
+struct mqsync_json_carry {
+    uint64_t in_string; /* all bits or none */
+    uint64_t escaped;   /* the first byte is, by a backslash before it */
+};
+
+/* The bytes that follow a backslash which is not itself escaped. */
+static inline uint64_t mqsync_json_block_escaped(uint64_t backslashes, struct mqsync_json_carry *carry)
+{
+    uint64_t escaped = carry->escaped;
+
+    carry->escaped = 0;
+    for (backslashes &= ~escaped; backslashes; backslashes &= backslashes - 1) {
+        uint64_t next = (backslashes & -backslashes) << 1;
+        carry->escaped = !next;
+        escaped |= next;
+        backslashes &= ~next;
+    }
+    return escaped;
+}
+
+/* Takes escaped quotes off b->quotes. Returns the insides of strings, with the opening quote and without the closing
+ * one. */
+static inline uint64_t mqsync_json_block_strings(struct mqsync_json_block *b, struct mqsync_json_carry *carry)
+{
+    if (b->backslashes | carry->escaped)
+        b->quotes &= ~mqsync_json_block_escaped(b->backslashes, carry);
+
+    uint64_t inside = b->quotes;
+    for (unsigned shift = 1; shift < 64; shift *= 2)
+        inside ^= inside << shift;
+    inside ^= carry->in_string;
+    carry->in_string = 0 - (inside >> 63);
+    return inside;
+}
+
+#endif
