@@ -37,6 +37,7 @@ struct mqsync_bridge {
     uint32_t by_index_n, free_index;
     uint64_t generation;
     bool stopping;
+    int64_t sessions_due_ms, check_due_ms;
     /* Used anew by every message, so that none of them allocates. */
     struct mqsync_buf message, answer;
 };
@@ -48,6 +49,10 @@ static inline int64_t mqsync_monotonic_us(void)
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
+/* What the upstream connection is to call. */
+void mqsync_bridge_handler(struct mqsync_bridge *b, struct mqsync_upstream_handler *ret);
+/* Takes a configuration, which becomes the bridge's; on failure (a key that cannot be read) nothing has changed. */
+enum mqsync_code mqsync_bridge_configure(struct mqsync_bridge *b, struct mqsync_config *config, struct mqsync_error *ret_error);
 /* Several times a second. */
 void mqsync_bridge_tick(struct mqsync_bridge *b);
 /* SIGHUP: takes the configuration file as it is now, or keeps what it has. */

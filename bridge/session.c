@@ -397,6 +397,13 @@ static enum mqsync_code forward(struct mqsync_session *s, const struct mqsync_me
     return MQSYNC_OK;
 }
 
+void mqsync_session_command_done(struct mqsync_session *s)
+{
+    s->pending--;
+    if (s->paused)
+        consider_pause(s);
+}
+
 static void write_record(struct mqsync_session *s, const struct mqsync_message *m, struct mqsync_slice text)
 {
     struct mqsync_error e;
@@ -511,12 +518,8 @@ struct mqsync_session *mqsync_session_open(struct mqsync_bridge *b, struct mqsyn
     b->metrics.connections++;
     b->metrics.connections_total++;
     s->path = path ? strdup(path) : NULL;
-    if (!b->verifier ? become(s, &nobody) : token.n && authenticate(s, token)) {
-        /* who has brought its token along is told as if it had sent it */
-        if (b->verifier)
-            send_plain(s, "authenticated", nothing);
+    if (!b->verifier ? become(s, &nobody) : token.n && authenticate(s, token))
         subscribe_path(s);
-    }
     return s;
 }
 

@@ -45,6 +45,9 @@ static inline void mqsync_session_heard(struct mqsync_session *s, int64_t now_ms
     s->heard_ms = now_ms;
 }
 
+/* The broker has acknowledged one of its commands. */
+void mqsync_session_command_done(struct mqsync_session *s);
+
 /* What to write next; the caller gets the reference. NULL: nothing, and if *ret_close is not 0 the connection is to be closed with that. */
 struct mqsync_frame *mqsync_session_next(struct mqsync_session *s, uint16_t *ret_close, const char **ret_reason);
 

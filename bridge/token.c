@@ -226,7 +226,7 @@ enum mqsync_code mqsync_token_verify(const struct mqsync_token_verifier *v, stru
     if (!grants)
         return mqsync_fail(ret_error, MQSYNC_AUTH_FAILED, "the token has no claims");
     code = read_claims(v->config, mqsync_slice_str(grants), now_ms, &claims, ret_error);
-    jwt_free_str(grants);
+    free(grants);
     if (code == MQSYNC_OK)
         *ret = claims;
     else

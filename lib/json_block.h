@@ -21,29 +21,31 @@ struct mqsync_json_block {
 
 #ifdef __SSE2__
 
-static inline uint64_t mqsync_json_block_bits(__m128i v)
+static inline void mqsync_json_block_read16(struct mqsync_json_block *b, const char *p, unsigned shift)
 {
-    return (unsigned)_mm_movemask_epi8(v);
+    __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(p + shift));
+    /* with this bit set { and [ are the same, and so are } and ] */
+    __m128i bracket = _mm_or_si128(v, _mm_set1_epi8(0x20));
+    __m128i structure = _mm_or_si128(
+        _mm_or_si128(_mm_cmpeq_epi8(bracket, _mm_set1_epi8('{')), _mm_cmpeq_epi8(bracket, _mm_set1_epi8('}'))),
+        _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8(',')), _mm_cmpeq_epi8(v, _mm_set1_epi8(':'))));
+    __m128i blank = _mm_cmpeq_epi8(_mm_min_epu8(v, _mm_set1_epi8(' ')), v);
+
+    b->quotes |= (uint64_t)(unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_set1_epi8('"'))) << shift;
+    b->backslashes |= (uint64_t)(unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_set1_epi8('\\'))) << shift;
+    b->structure |= (uint64_t)(unsigned)_mm_movemask_epi8(structure) << shift;
+    b->blank |= (uint64_t)(unsigned)_mm_movemask_epi8(blank) << shift;
+    b->high |= (uint64_t)(unsigned)_mm_movemask_epi8(v) << shift;
 }
 
 static inline struct mqsync_json_block mqsync_json_block_read(const char p[MQSYNC_JSON_BLOCK])
 {
     struct mqsync_json_block b = {0};
 
-    for (unsigned i = 0; i < MQSYNC_JSON_BLOCK; i += 16) {
-        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(p + i));
-        /* with this bit set { and [ are the same, and so are } and ] */
-        __m128i bracket = _mm_or_si128(v, _mm_set1_epi8(0x20));
-        __m128i structure = _mm_or_si128(
-            _mm_or_si128(_mm_cmpeq_epi8(bracket, _mm_set1_epi8('{')), _mm_cmpeq_epi8(bracket, _mm_set1_epi8('}'))),
-            _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8(',')), _mm_cmpeq_epi8(v, _mm_set1_epi8(':'))));
-        __m128i blank = _mm_cmpeq_epi8(_mm_min_epu8(v, _mm_set1_epi8(' ')), v);
-        b.quotes |= mqsync_json_block_bits(_mm_cmpeq_epi8(v, _mm_set1_epi8('"'))) << i;
-        b.backslashes |= mqsync_json_block_bits(_mm_cmpeq_epi8(v, _mm_set1_epi8('\\'))) << i;
-        b.structure |= mqsync_json_block_bits(structure) << i;
-        b.blank |= mqsync_json_block_bits(blank) << i;
-        b.high |= mqsync_json_block_bits(v) << i;
-    }
+    mqsync_json_block_read16(&b, p, 0);
+    mqsync_json_block_read16(&b, p, 16);
+    mqsync_json_block_read16(&b, p, 32);
+    mqsync_json_block_read16(&b, p, 48);
     return b;
 }
 
@@ -65,6 +67,16 @@ static inline struct mqsync_json_block mqsync_json_block_read(const char p[MQSYN
 }
 
 #endif
+
+/* A block's bytes: those at p, or a copy when there are fewer, filled up with what means nothing. */
+static inline const char *mqsync_json_block_at(const char *p, const char *end, char copy[MQSYNC_JSON_BLOCK])
+{
+    if (end - p >= MQSYNC_JSON_BLOCK)
+        return p;
+    memset(copy, '0', MQSYNC_JSON_BLOCK);
+    memcpy(copy, p, (size_t)(end - p));
+    return copy;
+}
 
 /* What a block must know of the one before it. */
 struct mqsync_json_carry {
@@ -94,9 +106,13 @@ static inline uint64_t mqsync_json_block_strings(struct mqsync_json_block *b, st
     if (b->backslashes | carry->escaped)
         b->quotes &= ~mqsync_json_block_escaped(b->backslashes, carry);
 
-    uint64_t inside = b->quotes;
-    for (unsigned shift = 1; shift < 64; shift *= 2)
-        inside ^= inside << shift;
+    uint64_t inside = b->quotes; /* then each bit the parity of the quotes up to it */
+    inside ^= inside << 1;
+    inside ^= inside << 2;
+    inside ^= inside << 4;
+    inside ^= inside << 8;
+    inside ^= inside << 16;
+    inside ^= inside << 32;
     inside ^= carry->in_string;
     carry->in_string = 0 - (inside >> 63);
     return inside;

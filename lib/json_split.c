@@ -19,35 +19,39 @@ static inline bool end_member(struct splitter *s, const char *p)
     if (m == s->end)
         return false;
     s->member++;
+    size_t key_n = (size_t)(s->colon - s->begin) - 2;
     m->p = s->begin;
     m->n = (size_t)(p - s->begin);
-    m->key_n = (size_t)(s->colon - s->begin) - 2;
-    /* an empty key has its quotes read */
-    m->sign = (unsigned char)m->p[1] | (uint32_t)(unsigned char)m->p[m->key_n] << 8 | (uint32_t)m->key_n << 16;
-    s->begin = p + 1;
-    return !s->escapes || !memchr(m->p, '\\', m->key_n + 1);
+    m->key_n = key_n;
+    /* of an empty key this is the quotes */
+    m->sign = (unsigned char)s->begin[1] | (uint32_t)(unsigned char)s->begin[key_n] << 8 | (uint32_t)key_n << 16;
+    return !s->escapes || !memchr(s->begin, '\\', key_n + 1);
 }
 
 /* p is at a bracket, colon or comma outside strings. False when the object ends there or cannot be split. */
 static inline bool take(struct splitter *s, const char *p)
 {
-    switch (*p) {
-    case ':':
-        if (s->depth == 1)
-            s->colon = p;
+    char c = *p;
+
+    if (c == ':') {
+        s->colon = s->depth == 1 ? p : s->colon;
         return true;
-    case ',':
-        return s->depth != 1 || end_member(s, p);
-    case '{':
-    case '[':
+    }
+    if (c == '{' || c == '[') {
         s->depth++;
         return true;
-    default:
-        if (--s->depth)
-            return true;
+    }
+    s->depth -= c != ',';
+    if (s->depth != (c == ','))
+        return true;
+    if (c != ',') {
         s->done = p == s->begin || end_member(s, p);
         return false;
     }
+    if (!end_member(s, p))
+        return false;
+    s->begin = p + 1;
+    return true;
 }
 
 /* `bytes` hold what is at `text`. False when that is all. */
@@ -68,6 +72,7 @@ static inline bool take_block(struct splitter *s, struct mqsync_json_carry *carr
 size_t mqsync_json_split(struct mqsync_slice object, struct mqsync_json_member *ret)
 {
     const char *p = object.p, *end = mqsync_json_end(object);
+    char tail[MQSYNC_JSON_BLOCK];
 
     if (p == end)
         return 0;
@@ -76,14 +81,7 @@ size_t mqsync_json_split(struct mqsync_slice object, struct mqsync_json_member *
 
     struct splitter s = {.member = ret, .end = ret + MQSYNC_JSON_FEW_KEYS, .begin = p + 1};
     struct mqsync_json_carry carry = {0};
-    bool more = true;
-    for (; more && end - p >= MQSYNC_JSON_BLOCK; p += MQSYNC_JSON_BLOCK)
-        more = take_block(&s, &carry, p, p);
-    if (more) {
-        char tail[MQSYNC_JSON_BLOCK];
-        memset(tail, '0', sizeof(tail));
-        memcpy(tail, p, (size_t)(end - p));
-        take_block(&s, &carry, tail, p);
-    }
+    while (p < end && take_block(&s, &carry, mqsync_json_block_at(p, end, tail), p))
+        p = end - p < MQSYNC_JSON_BLOCK ? end : p + MQSYNC_JSON_BLOCK;
     return s.done ? (size_t)(s.member - ret) : MQSYNC_JSON_NOT_SPLIT;
 }

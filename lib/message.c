@@ -305,6 +305,7 @@ static enum mqsync_code read_fields(struct decoder *d, const struct found *found
 {
     unsigned required = op ? op->requires_fields : 0;
     unsigned taken = op ? required | op->optional_fields : ADDRESS_FIELDS;
+    const char *type = op ? op->type : "?";
 
     for (size_t i = 0; i < COUNT(fields); i++) {
         const struct field *field = &fields[i];
@@ -314,7 +315,7 @@ static enum mqsync_code read_fields(struct decoder *d, const struct found *found
             continue;
         bool good = value.p ? field->read(d, value) : !(field->bit & required) || by_default;
         if (!good && code == MQSYNC_OK)
-            code = fail_field(field, op->type, d->message, value, ret_error);
+            code = fail_field(field, type, d->message, value, ret_error);
     }
     return code;
 }

@@ -20,7 +20,8 @@ enum mqsync_code mqsync_snapshot_open(struct mqsync_snapshot *s, struct mqsync_v
 
     s->seq = stat.seq;
     s->records = stat.records;
-    s->full = !q->has_since || q->since < stat.oldest_seq || q->since > stat.seq;
+    s->oldest_seq = stat.oldest_seq;
+    s->full = !q->has_since || (q->since < stat.oldest_seq && !q->continues) || q->since > stat.seq;
     since = s->full ? 0 : q->since;
     s->last_seq = since;
     if (exists) {
@@ -72,6 +73,8 @@ enum mqsync_code mqsync_snapshot_page(struct mqsync_snapshot *s, struct mqsync_e
         return code;
     bool more = code == MQSYNC_OK;
     s->done = !more || s->left == 0;
+    if (more && s->done && s->last_seq < s->oldest_seq)
+        s->cut_at = s->last_seq;
     mqsync_page_end(&s->page, mqsync_time_now(), more ? s->last_seq : s->seq,
                     mqsync_slice_str(mqsync_view_epoch(s->view)), s->full, more, s->total);
     if (s->page.out.failed)

@@ -11,6 +11,7 @@ struct mqsync_snapshot_query {
     char collection[MQSYNC_MAX_COLLECTION + 1];
     bool has_since; /* false also when it came with another epoch */
     uint64_t since;
+    bool continues;   /* since is where an answer of the full state to the same client was cut by its limit */
     uint64_t limit;   /* entries at most; UINT64_MAX: all */
     bool page_always; /* a page even when there is nothing to tell */
 };
@@ -23,13 +24,14 @@ struct mqsync_snapshot {
     uint64_t seq;            /* of the collection at that moment */
     uint64_t records;        /* live ones at that moment */
     uint64_t total;          /* entries the pages will carry */
+    uint64_t cut_at;         /* not 0: the limit cut the answer at this seq, below what is known of deletions */
     uint64_t walked;         /* entries looked at so far, tombstones passed over included */
     struct mqsync_page page; /* page.out is the last page made */
     /* private */
     struct mqsync_slice collection;
     struct mqsync_view *view;
     struct mqsync_walk *walk;
-    uint64_t left, last_seq;
+    uint64_t left, last_seq, oldest_seq;
     bool pending; /* id and record did not fit on the last page */
     struct mqsync_slice id;
     struct mqsync_record record;

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <xxhash.h>
 
 #include "answer.h"
 #include "log.h"
@@ -62,6 +63,13 @@ struct stream {
     int64_t behind_looked_us, behind_since_us;
 };
 
+/* Who was given the full state up to a seq that is older than the oldest deletion known, by a limit: going on from there
+ * must not begin again. A slot that another takes over costs its owner just that. */
+enum { CUT_SLOTS = 256 };
+struct cut {
+    uint64_t who, seq;
+};
+
 struct mqsync_streams {
     struct mqsync_store *store;
     const char *dir; /* of the store */
@@ -74,6 +82,7 @@ struct mqsync_streams {
     unsigned waiting_n, active_n;
     struct stream *waiting, *waiting_last;
     struct stream *active[ACTIVE_MAX];
+    struct cut cut[CUT_SLOTS]; /* broker's thread */
 };
 
 /* --- one stream --------------------------------------------------------------------------------------------------- */
@@ -98,6 +107,25 @@ static void stream_free(struct stream *st)
     free(st);
 }
 
+static uint64_t who_of(const struct stream *st)
+{
+    uint64_t client = XXH3_64bits(st->to.client_id, strlen(st->to.client_id));
+    return XXH3_64bits_withSeed(st->query.collection, strlen(st->query.collection), client);
+}
+
+/* At the end of an answer, when its snapshot is not prepared any more. */
+static void remember_cut(struct mqsync_streams *s, const struct stream *st)
+{
+    if (st->snapshot.cut_at)
+        s->cut[who_of(st) % CUT_SLOTS] = (struct cut){who_of(st), st->snapshot.cut_at};
+}
+
+static bool continues_cut(const struct mqsync_streams *s, const struct stream *st)
+{
+    const struct cut *cut = &s->cut[who_of(st) % CUT_SLOTS];
+    return st->query.has_since && cut->seq == st->query.since && cut->who == who_of(st);
+}
+
 static struct stream *stream_alloc(struct mqsync_plugin *p, const struct mqsync_request *r)
 {
     const struct mqsync_message *m = &r->message;
@@ -112,6 +140,7 @@ static struct stream *stream_alloc(struct mqsync_plugin *p, const struct mqsync_
     st->query.has_since = m->has_since && (m->epoch.n == 0 || mqsync_slice_equal(m->epoch, epoch));
     st->query.since = m->since;
     st->query.limit = m->has_limit ? m->limit : UINT64_MAX;
+    st->query.continues = continues_cut(p->streams, st);
     st->query.page_always = m->type == MQSYNC_TYPE_SYNC || m->has_since;
     st->subscribed = m->type == MQSYNC_TYPE_SUBSCRIBE;
     st->socket = -1;
@@ -374,6 +403,8 @@ static enum mqsync_code make_at_once(struct mqsync_plugin *p, struct stream *st,
         append(st, item);
     }
     mqsync_snapshot_close(s);
+    if (*ret_done)
+        remember_cut(p->streams, st);
     if (!*ret_done) {
         drop_items(st);
         st->subscribed = subscribed;
@@ -556,6 +587,7 @@ static void remove_finished(struct mqsync_streams *s)
     for (unsigned i = 0; i < s->active_n; i++) {
         struct stream *st = s->active[i];
         if (st->closed && !st->first) {
+            remember_cut(s, st);
             stream_free(st);
             s->count--;
         } else {

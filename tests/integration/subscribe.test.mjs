@@ -5,6 +5,7 @@ import { after, test } from 'node:test';
 import { Broker } from '../lib/broker.mjs';
 import { eventBarrier, unique } from '../lib/client.mjs';
 import { matrix, VERSIONS } from '../lib/matrix.mjs';
+import { poll } from '../lib/wait.mjs';
 
 const broker = await Broker.start({ config: { collections: { '*': {} }, limits: { maxRecordBytes: 2_000_000 } } });
 after(() => broker.stop());
@@ -428,5 +429,40 @@ test('a snapshot is whole although the broker queues few messages per client', a
         assert.doesNotMatch(log, /being dropped/);
     } finally {
         await tight.stop();
+    }
+});
+
+test('a full state fetched with a limit comes to its end although old deletions are forgotten', async () => {
+    const short = await Broker.start({ config: { tombstoneDays: 0, collections: { '*': {} } } });
+    try {
+        const client = await short.client({ version: 5 });
+        const page = async (metadata) => {
+            await client.cmd('c', { type: 'sync', metadata });
+            return client.answer('sync');
+        };
+        for (let i = 0; i < 30; i++) {
+            await client.short('c', `r${i}`, 'insert', { i });
+        }
+        await client.short('c', 'gone', 'insert', {});
+        await client.short('c', 'gone', 'delete');
+        // forgotten within a moment: a resume from before it is answered with the full state then
+        await poll(async () => {
+            await client.short('c', unique('tick'), 'insert', {});
+            return (await page({ since: 5, limit: 1 })).metadata.full;
+        }, 'the deletion to be forgotten');
+        const found = new Set();
+        let since;
+        for (let round = 0, more = true; more; round++) {
+            assert.ok(round < 100, 'begins again and again');
+            const { data, metadata } = await page({ limit: 7, ...(since !== undefined && { since }) });
+            for (const { id } of data.records) {
+                assert.ok(!found.has(id), `${id} twice`);
+                found.add(id);
+            }
+            ({ more, seq: since } = metadata);
+        }
+        assert.ok(found.size >= 30, `${found.size} records`);
+    } finally {
+        await short.stop();
     }
 });

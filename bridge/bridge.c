@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What happens upstream, and what happens by itself. */
+#include "bridge.h"
+
+#include "server.h"
+#include "session.h"
+
+enum { REFUSED_US = 2000000, CHECK_EVERY_MS = 2000, SESSIONS_EVERY_MS = 500 };
+
+/* --- called by the upstream connection ------------------------------------------------------------------------------------ */
+
+static void forget_questions(struct mqsync_bridge *b)
+{
+    for (struct mqsync_session *s = b->sessions; s; s = s->next)
+        for (struct mqsync_feed *f = s->feeds; f; f = f->next)
+            mqsync_feed_forget_question(b, f);
+}
+
+static void up(void *context)
+{
+    struct mqsync_bridge *b = context;
+
+    mqsync_database_reopen(&b->database);
+    mqsync_channels_catch_up(b);
+    for (struct mqsync_session *s = b->sessions; s; s = s->next)
+        for (struct mqsync_feed *f = s->feeds; f; f = f->next)
+            mqsync_feed_hunger(b, f);
+}
+
+static void down(void *context)
+{
+    struct mqsync_bridge *b = context;
+
+    b->metrics.upstream_losses++;
+    forget_questions(b);
+}
+
+static void event(void *context, const struct mqsync_upstream_event *e)
+{
+    mqsync_channels_event(context, e);
+}
+
+static struct mqsync_feed *feed_of_question(const struct mqsync_session *s, uint64_t question)
+{
+    for (struct mqsync_feed *f = s->feeds; f; f = f->next)
+        if (f->asked && f->question == question)
+            return f;
+    return NULL;
+}
+
+static bool starts_with(struct mqsync_slice text, const char *start)
+{
+    size_t n = strlen(start);
+    return text.n >= n && memcmp(text.p, start, n) == 0;
+}
+
+static void answer(void *context, struct mqsync_slice correlation, struct mqsync_slice payload)
+{
+    struct mqsync_bridge *b = context;
+    uint64_t is[3]; /* session, mark, question: as session.c and feed.c send it */
+
+    if (correlation.n != sizeof(is))
+        return;
+    memcpy(is, correlation.p, sizeof(is));
+    struct mqsync_session *s = mqsync_session_find(b, is[0]);
+    struct mqsync_pending_command *c = mqsync_pending_by_mark(&b->pending, is[1]);
+    if (c && starts_with(payload, "{\"type\":\"error\"") && c->refused)
+        mqsync_pending_remove(&b->pending, c);
+    if (!s)
+        return;
+    if (is[2] != 0) {
+        struct mqsync_feed *f = feed_of_question(s, is[2]);
+        if (f)
+            mqsync_feed_answer(b, f, payload);
+        return;
+    }
+    b->metrics.conflicts += starts_with(payload, "{\"type\":\"update\"") || starts_with(payload, "{\"type\":\"delete\"");
+    mqsync_session_send_text(s, payload);
+}
+
+static void release(struct mqsync_bridge *b, const struct mqsync_pending_command *c)
+{
+    struct mqsync_session *s = mqsync_session_find(b, c->session);
+
+    if (s)
+        mqsync_session_command_done(s);
+}
+
+static void acknowledged(void *context, uint16_t mid, bool refused)
+{
+    struct mqsync_bridge *b = context;
+    struct mqsync_pending_command *c = mqsync_pending_by_mid(&b->pending, mid);
+
+    if (!c || c->refused)
+        return;
+    release(b, c);
+    if (refused)
+        mqsync_pending_refused(&b->pending, c);
+    else
+        mqsync_pending_remove(&b->pending, c);
+}
+
+static void watch(void *context, int fd, bool write)
+{
+    struct mqsync_bridge *b = context;
+
+    if (b->server)
+        mqsync_server_watch_upstream(b->server, fd, write);
+}
+
+void mqsync_bridge_handler(struct mqsync_bridge *b, struct mqsync_upstream_handler *ret)
+{
+    *ret = (struct mqsync_upstream_handler){b, up, down, event, answer, acknowledged, watch};
+}
+
+/* --- by the clock ----------------------------------------------------------------------------------------------------------- */
+
+/* The plugin answers what it refuses; what nobody answers, the broker's own access rules have refused. */
+static void answer_refused(struct mqsync_bridge *b)
+{
+    static const struct mqsync_slice nothing;
+    struct mqsync_pending_command *c;
+    struct mqsync_error e;
+
+    while ((c = mqsync_pending_unanswered(&b->pending, mqsync_monotonic_us() - REFUSED_US))) {
+        struct mqsync_session *s = mqsync_session_find(b, c->session);
+        mqsync_log(MQSYNC_LOG_ERROR, "MQS3015",
+                   "the broker has refused a command without an answer: its ACLs must let the bridge write to {root}/+/cmd");
+        mqsync_fail(&e, MQSYNC_SERVER_ERROR, "the broker does not let the bridge write");
+        if (s)
+            mqsync_session_send_error(s, &e, nothing, nothing, nothing);
+        mqsync_pending_remove(&b->pending, c);
+    }
+}
+
+void mqsync_bridge_tick(struct mqsync_bridge *b)
+{
+    int64_t now_us = mqsync_monotonic_us(), now_ms = now_us / 1000;
+
+    mqsync_upstream_tick(b->upstream, now_ms);
+    answer_refused(b);
+    mqsync_database_rest(&b->database, now_us);
+    if (now_ms >= b->sessions_due_ms) {
+        b->sessions_due_ms = now_ms + SESSIONS_EVERY_MS;
+        mqsync_sessions_tick(b, now_ms);
+    }
+    if (now_ms >= b->check_due_ms) {
+        b->check_due_ms = now_ms + CHECK_EVERY_MS;
+        mqsync_channels_check(b);
+    }
+}
+
+/* --- the configuration ---------------------------------------------------------------------------------------------------- */
+
+static bool same(const char *a, const char *b)
+{
+    return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+enum mqsync_code mqsync_bridge_configure(struct mqsync_bridge *b, struct mqsync_config *config, struct mqsync_error *ret_error)
+{
+    struct mqsync_token_verifier *verifier = NULL;
+
+    if (config->auth.present) {
+        enum mqsync_code code = mqsync_token_verifier_open(config, &verifier, ret_error);
+        if (code != MQSYNC_OK)
+            return code;
+    }
+    mqsync_token_verifier_close(b->verifier);
+    b->verifier = verifier;
+    b->config = config;
+    b->trusted = mqsync_config_trusted(config, config->bridge.username);
+    return MQSYNC_OK;
+}
+
+void mqsync_bridge_reload(struct mqsync_bridge *b)
+{
+    struct mqsync_config *before = b->config, *config;
+    struct mqsync_error e;
+
+    if (mqsync_config_load(b->config_path, &config, &e) != MQSYNC_OK) {
+        mqsync_log(MQSYNC_LOG_ERROR, "MQS3004", "keeping the configuration as it was: %s", e.text);
+        return;
+    }
+    if (config->auth.present != before->auth.present || mqsync_bridge_configure(b, config, &e) != MQSYNC_OK) {
+        mqsync_log(MQSYNC_LOG_ERROR, "MQS3004", "keeping the configuration as it was: %s",
+                   config->auth.present != before->auth.present ? "turning auth.jwt on or off takes a restart" : e.text);
+        mqsync_config_free(config);
+        return;
+    }
+    if (!same(before->bridge.listen, config->bridge.listen) || !same(before->bridge.broker, config->bridge.broker) ||
+        !same(before->root, config->root) || !same(before->database, config->database) ||
+        !same(before->bridge.username, config->bridge.username))
+        mqsync_log(MQSYNC_LOG_WARNING, "MQS3005",
+                   "root, database, bridge.listen, bridge.broker and bridge.username stay as they were until the bridge is restarted");
+    mqsync_config_free(before);
+    for (struct mqsync_session *s = b->sessions; s; s = s->next)
+        mqsync_session_recheck(s);
+    mqsync_log(MQSYNC_LOG_INFO, "MQS3003", "configuration read again from %s", b->config_path);
+}

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* mqsync-bridge: WebSocket clients on one side, the broker on the other. */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "bridge.h"
+#include "server.h"
+#include "version.h"
+
+enum { EXIT_USAGE = 2 };
+
+static const char usage[] =
+    "usage: mqsync-bridge [--config FILE] [--check-config]\n"
+    "  --config FILE    the configuration (default /etc/mqsync/mqsync.json)\n"
+    "  --check-config   say what is wrong with it, and exit\n"
+    "  --help           this text\n"
+    "  --version        the version\n";
+
+struct options {
+    const char *config;
+    bool check;
+};
+
+/* -1: go on; otherwise the exit status. */
+static int read_options(int argc, char **argv, struct options *ret)
+{
+    static const struct option table[] = {
+        {"config", required_argument, NULL, 'c'}, {"check-config", no_argument, NULL, 'k'}, {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'v'},      {NULL, 0, NULL, 0},
+    };
+    int c;
+
+    while ((c = getopt_long(argc, argv, "c:h", table, NULL)) != -1) {
+        switch (c) {
+        case 'c':
+            ret->config = optarg;
+            break;
+        case 'k':
+            ret->check = true;
+            break;
+        case 'h':
+            fputs(usage, stdout);
+            return EXIT_SUCCESS;
+        case 'v':
+            printf("mqsync-bridge %s\n", MQSYNC_VERSION);
+            return EXIT_SUCCESS;
+        default:
+            fputs(usage, stderr);
+            return EXIT_USAGE;
+        }
+    }
+    if (optind < argc) {
+        fprintf(stderr, "mqsync-bridge: unexpected argument '%s'\n%s", argv[optind], usage);
+        return EXIT_USAGE;
+    }
+    return -1;
+}
+
+static void finish(struct mqsync_bridge *b)
+{
+    mqsync_server_close(b->server);
+    b->server = NULL;
+    mqsync_upstream_close(b->upstream);
+    mqsync_database_reopen(&b->database);
+    mqsync_pending_close(&b->pending);
+    mqsync_token_verifier_close(b->verifier);
+    mqsync_buf_free(&b->message);
+    mqsync_buf_free(&b->answer);
+    free(b->by_index);
+    mqsync_config_free(b->config);
+}
+
+static enum mqsync_code run(struct mqsync_bridge *b, struct mqsync_error *ret_error)
+{
+    struct mqsync_upstream_handler handler;
+    char *directory = NULL;
+    enum mqsync_code code;
+
+    if (!mqsync_pending_open(&b->pending))
+        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
+    if (b->config->database && !(directory = strdup(b->config->database)))
+        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
+    b->database.dir = directory;
+    mqsync_bridge_handler(b, &handler);
+    code = mqsync_upstream_open(b->config, &handler, &b->upstream, ret_error);
+    if (code == MQSYNC_OK)
+        code = mqsync_server_open(b, &b->server, ret_error);
+    if (code == MQSYNC_OK) {
+        mqsync_server_run(b->server);
+        mqsync_log(MQSYNC_LOG_INFO, "MQS3007", "stopped");
+    }
+    finish(b);
+    free(directory);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    static struct mqsync_bridge bridge;
+    struct options o = {.config = "/etc/mqsync/mqsync.json"};
+    struct mqsync_config *config = NULL;
+    struct mqsync_error e;
+    int status = read_options(argc, argv, &o);
+
+    if (status >= 0)
+        return status;
+    setvbuf(stderr, NULL, _IOLBF, 0);
+    bridge.config_path = o.config;
+    if (mqsync_config_load(o.config, &config, &e) != MQSYNC_OK || mqsync_bridge_configure(&bridge, config, &e) != MQSYNC_OK) {
+        mqsync_log(MQSYNC_LOG_ERROR, "MQS3002", "%s", e.text);
+        mqsync_config_free(config);
+        return EXIT_FAILURE;
+    }
+    if (o.check) {
+        printf("%s: nothing wrong\n", o.config);
+        mqsync_token_verifier_close(bridge.verifier);
+        mqsync_config_free(config);
+        return EXIT_SUCCESS;
+    }
+    if (run(&bridge, &e) != MQSYNC_OK) {
+        mqsync_log(MQSYNC_LOG_ERROR, "MQS3008", "%s", e.text);
+        return EXIT_FAILURE;
+    }
+    return EXIT_SUCCESS;
+}

@@ -1,0 +1,495 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "server.h"
+
+#include <libwebsockets.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "http.h"
+#include "session.h"
+
+enum {
+    TICK_US = 100000,
+    STOP_US = 5000000,
+    RX_BYTES = 1024,
+    HEADER_BYTES = 12288, /* of a request: a token in the URL is long */
+    PATH_MAX_BYTES = 2048,
+    AT_ONCE = 64, /* messages to one connection before the others get their turn */
+};
+
+_Static_assert(LWS_PRE <= MQSYNC_FRAME_ROOM, "room for the WebSocket header");
+
+struct mqsync_server {
+    struct mqsync_bridge *bridge;
+    struct lws_context *context;
+    struct lws_vhost *vhost;
+    struct lws *upstream; /* NULL: not watched */
+    struct lws *signals;
+    lws_sorted_usec_list_t tick, pump, stop;
+    int64_t pump_at_us; /* INT64_MAX: not asked for */
+    bool stopped;
+};
+
+/* libwebsockets allocates and zeroes it; also for plain HTTP, which leaves it alone. */
+struct mqsync_socket {
+    struct lws *wsi;
+    struct mqsync_session *session;
+    char *path, *token;
+    bool deflate;
+    bool too_long;
+    struct mqsync_buf received; /* of a message that comes in several pieces */
+};
+
+static struct mqsync_server *server_of(struct lws *wsi)
+{
+    return lws_context_user(lws_get_context(wsi));
+}
+
+/* --- what the others call --------------------------------------------------------------------------------------------------- */
+
+void mqsync_socket_wake(struct mqsync_socket *s)
+{
+    lws_callback_on_writable(s->wsi);
+}
+
+void mqsync_socket_pause(struct mqsync_socket *s, bool pause)
+{
+    lws_rx_flow_control(s->wsi, !pause);
+}
+
+void mqsync_socket_kill(struct mqsync_socket *s)
+{
+    lws_set_timeout(s->wsi, PENDING_TIMEOUT_CLOSE_SEND, LWS_TO_KILL_ASYNC);
+}
+
+int64_t mqsync_socket_silent_ms(struct mqsync_socket *s)
+{
+    struct tcp_info info;
+    socklen_t n = sizeof(info);
+
+    if (getsockopt(lws_get_socket_fd(s->wsi), IPPROTO_TCP, TCP_INFO, &info, &n) < 0)
+        return INT64_MAX;
+    return info.tcpi_last_data_recv;
+}
+
+static void on_pump(lws_sorted_usec_list_t *sul)
+{
+    struct mqsync_server *s = lws_container_of(sul, struct mqsync_server, pump);
+
+    s->pump_at_us = INT64_MAX;
+    mqsync_feeds_pump(s->bridge);
+}
+
+void mqsync_server_pump_in(struct mqsync_server *s, int64_t us)
+{
+    int64_t at = mqsync_monotonic_us() + us;
+
+    if (at >= s->pump_at_us)
+        return;
+    s->pump_at_us = at;
+    lws_sul_schedule(s->context, 0, &s->pump, on_pump, us > 0 ? us : 1);
+}
+
+void mqsync_server_watch_upstream(struct mqsync_server *s, int fd, bool write)
+{
+    static const char protocol[] = "mqsync-upstream";
+    lws_sock_file_fd_type adopted;
+
+    if (s->upstream && fd < 0) {
+        struct lws *old = s->upstream;
+        s->upstream = NULL;
+        lws_set_timeout(old, PENDING_TIMEOUT_CLOSE_SEND, LWS_TO_KILL_ASYNC);
+        return;
+    }
+    if (!s->upstream && fd >= 0) {
+        /* a copy: both sides close theirs */
+        adopted.filefd = dup(fd);
+        s->upstream = adopted.filefd < 0 ? NULL
+                                         : lws_adopt_descriptor_vhost(s->vhost, LWS_ADOPT_RAW_FILE_DESC, adopted, protocol, NULL);
+    }
+    if (s->upstream && write)
+        lws_callback_on_writable(s->upstream);
+}
+
+/* --- plain HTTP ------------------------------------------------------------------------------------------------------------- */
+
+static int respond(struct lws *wsi, struct mqsync_http_answer *a)
+{
+    unsigned char head[LWS_PRE + 1024], *start = head + LWS_PRE, *p = start, *end = head + sizeof(head) - 1;
+    struct mqsync_buf body = {0};
+    char room[LWS_PRE] = {0};
+    int result = -1;
+
+    mqsync_buf_add(&body, room, sizeof(room));
+    mqsync_buf_add_slice(&body, mqsync_buf_slice(&a->body));
+    if (!a->body.failed && !body.failed &&
+        !lws_add_http_common_headers(wsi, a->status, a->content_type, a->body.n, &p, end) &&
+        !lws_finalize_write_http_header(wsi, start, &p, end) &&
+        lws_write(wsi, (unsigned char *)body.p + LWS_PRE, a->body.n, LWS_WRITE_HTTP_FINAL) >= 0)
+        result = 0;
+    mqsync_buf_free(&body);
+    mqsync_buf_free(&a->body);
+    return result;
+}
+
+static int on_http(struct mqsync_server *s, struct lws *wsi, const char *path)
+{
+    struct mqsync_http_answer answer = {0};
+
+    if (lws_hdr_total_length(wsi, WSI_TOKEN_GET_URI) > 0)
+        mqsync_http_get(s->bridge, mqsync_slice_str(path), &answer);
+    else
+        mqsync_http_fail(404, MQSYNC_INVALID_MESSAGE, "there is nothing at this path", &answer);
+    if (respond(wsi, &answer) || lws_http_transaction_completed(wsi))
+        return -1;
+    return 0;
+}
+
+/* --- from HTTP to WebSocket -------------------------------------------------------------------------------------------------- */
+
+static bool header(struct lws *wsi, enum lws_token_indexes which, char *out, size_t size)
+{
+    int n = lws_hdr_total_length(wsi, which);
+
+    out[0] = '\0';
+    return n <= 0 || ((size_t)n < size && lws_hdr_copy(wsi, out, (int)size, which) >= 0);
+}
+
+/* 0: goes on; 1: refused and answered; -1: to be closed. */
+static int on_upgrade(struct mqsync_server *s, struct lws *wsi, const char *to)
+{
+    struct mqsync_http_answer answer = {0};
+    char path[PATH_MAX_BYTES], origin[512];
+    const char *collections;
+
+    if (!header(wsi, WSI_TOKEN_GET_URI, path, sizeof(path)) || strcmp(to, "websocket") != 0 ||
+        !mqsync_http_is_websocket(path, &collections))
+        mqsync_http_fail(404, MQSYNC_INVALID_MESSAGE, "there is no WebSocket at this path", &answer);
+    else if (!header(wsi, WSI_TOKEN_ORIGIN, origin, sizeof(origin)) ||
+             !mqsync_http_origin_allowed(s->bridge->config, mqsync_slice_str(origin)))
+        mqsync_http_fail(403, MQSYNC_UNAUTHORIZED, "pages of this origin are not allowed here", &answer);
+    else if (s->bridge->stopping)
+        mqsync_http_fail(503, MQSYNC_SERVER_ERROR, "the server is stopping", &answer);
+    else
+        return 0;
+    return respond(wsi, &answer) ? -1 : 1;
+}
+
+/* The last moment at which the request's headers are there. */
+static int keep_request(struct mqsync_socket *socket, struct lws *wsi)
+{
+    char path[PATH_MAX_BYTES], extensions[1024], token[MQSYNC_TOKEN_MAX + 16];
+    const char *collections, *value;
+
+    if (!header(wsi, WSI_TOKEN_GET_URI, path, sizeof(path)) || !mqsync_http_is_websocket(path, &collections))
+        return -1;
+    if (collections && !(socket->path = strdup(collections)))
+        return -1;
+    value = lws_get_urlarg_by_name(wsi, "token=", token, sizeof(token));
+    if (value && !(socket->token = strdup(value)))
+        return -1;
+    socket->deflate = !header(wsi, WSI_TOKEN_EXTENSIONS, extensions, sizeof(extensions)) || strstr(extensions, "permessage-deflate");
+    return 0;
+}
+
+static int on_established(struct mqsync_server *s, struct mqsync_socket *socket, struct lws *wsi)
+{
+    char address[48];
+
+    lws_get_peer_simple(wsi, address, sizeof(address));
+    socket->wsi = wsi;
+    socket->session = mqsync_session_open(s->bridge, socket, address, socket->path, mqsync_slice_str(socket->token));
+    free(socket->path);
+    if (socket->token)
+        explicit_bzero(socket->token, strlen(socket->token));
+    free(socket->token);
+    socket->path = socket->token = NULL;
+    return socket->session ? 0 : -1;
+}
+
+/* --- messages ------------------------------------------------------------------------------------------------------------- */
+
+static int on_receive(struct mqsync_server *s, struct mqsync_socket *socket, const char *in, size_t n)
+{
+    size_t max = s->bridge->config->limits.max_record_bytes + MQSYNC_ENVELOPE_MAX;
+    bool last = lws_is_final_fragment(socket->wsi) && lws_remaining_packet_payload(socket->wsi) == 0;
+    struct mqsync_slice text = {in, n};
+
+    mqsync_session_heard(socket->session, mqsync_monotonic_us() / 1000);
+    if (socket->too_long)
+        return 0;
+    if (socket->received.n + n + lws_remaining_packet_payload(socket->wsi) > max) {
+        socket->too_long = true;
+        mqsync_buf_free(&socket->received);
+        mqsync_session_receive_too_long(socket->session, max);
+        return 0;
+    }
+    if (!last || socket->received.n) {
+        mqsync_buf_add(&socket->received, in, n);
+        if (socket->received.failed)
+            return -1;
+        text = mqsync_buf_slice(&socket->received);
+    }
+    if (!last)
+        return 0;
+    if (lws_frame_is_binary(socket->wsi))
+        mqsync_session_receive_binary(socket->session);
+    else
+        mqsync_session_receive(socket->session, text);
+    mqsync_buf_free(&socket->received);
+    return 0;
+}
+
+static int on_writable(struct mqsync_socket *socket)
+{
+    const char *reason = NULL;
+    uint16_t code = 0;
+
+    /* with compression, what a message has become may take several turns: the next one has to wait for that */
+    for (int i = 0; i < (socket->deflate ? 1 : AT_ONCE); i++) {
+        struct mqsync_frame *f = mqsync_session_next(socket->session, &code, &reason);
+        if (!f)
+            break;
+        int written = lws_write(socket->wsi, f->text, f->n, LWS_WRITE_TEXT);
+        mqsync_frame_unref(f);
+        if (written < 0)
+            return -1;
+        if (lws_send_pipe_choked(socket->wsi))
+            break;
+    }
+    if (code) {
+        lws_close_reason(socket->wsi, (enum lws_close_status)code, (unsigned char *)(uintptr_t)reason, strlen(reason));
+        return -1;
+    }
+    if (socket->session->queue.n || socket->session->closing_ms)
+        lws_callback_on_writable(socket->wsi);
+    return 0;
+}
+
+static void on_closed(struct mqsync_socket *socket)
+{
+    if (socket->session)
+        mqsync_session_close(socket->session);
+    socket->session = NULL;
+    mqsync_buf_free(&socket->received);
+}
+
+static int on_client(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, size_t n)
+{
+    struct mqsync_socket *socket = user;
+
+    switch (reason) {
+    case LWS_CALLBACK_HTTP:
+        return on_http(server_of(wsi), wsi, in);
+    case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE:
+        return on_upgrade(server_of(wsi), wsi, in);
+    case LWS_CALLBACK_FILTER_PROTOCOL_CONNECTION:
+        return keep_request(socket, wsi);
+    case LWS_CALLBACK_ESTABLISHED:
+        return on_established(server_of(wsi), socket, wsi);
+    case LWS_CALLBACK_RECEIVE:
+        return socket->session ? on_receive(server_of(wsi), socket, in, n) : -1;
+    case LWS_CALLBACK_RECEIVE_PONG:
+        if (socket->session)
+            mqsync_session_heard(socket->session, mqsync_monotonic_us() / 1000);
+        return 0;
+    case LWS_CALLBACK_SERVER_WRITEABLE:
+        return socket->session ? on_writable(socket) : -1;
+    case LWS_CALLBACK_CLOSED:
+        on_closed(socket);
+        return 0;
+    case LWS_CALLBACK_WS_SERVER_DROP_PROTOCOL:
+        if (socket) {
+            free(socket->path);
+            free(socket->token);
+            socket->path = socket->token = NULL;
+        }
+        return 0;
+    default:
+        return lws_callback_http_dummy(wsi, reason, user, in, n);
+    }
+}
+
+/* --- descriptors that are no clients ------------------------------------------------------------------------------------------ */
+
+static int on_upstream(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, size_t n)
+{
+    struct mqsync_server *s = server_of(wsi);
+
+    (void)user;
+    (void)in;
+    (void)n;
+    if (wsi != s->upstream)
+        return 0;
+    if (reason == LWS_CALLBACK_RAW_RX_FILE)
+        mqsync_upstream_readable(s->bridge->upstream);
+    else if (reason == LWS_CALLBACK_RAW_WRITEABLE_FILE)
+        mqsync_upstream_writable(s->bridge->upstream);
+    else if (reason == LWS_CALLBACK_RAW_CLOSE_FILE) {
+        s->upstream = NULL;
+        mqsync_upstream_readable(s->bridge->upstream);
+    }
+    return 0;
+}
+
+static void on_stop(lws_sorted_usec_list_t *sul)
+{
+    lws_container_of(sul, struct mqsync_server, stop)->stopped = true;
+}
+
+static void begin_stop(struct mqsync_server *s)
+{
+    if (s->bridge->stopping)
+        return;
+    s->bridge->stopping = true;
+    mqsync_log(MQSYNC_LOG_INFO, "MQS3006", "stopping: %zu connections are told so", s->bridge->metrics.connections);
+    mqsync_sessions_end(s->bridge);
+    lws_sul_schedule(s->context, 0, &s->stop, on_stop, STOP_US);
+}
+
+static int on_signal(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, size_t n)
+{
+    struct signalfd_siginfo info;
+    struct mqsync_server *s = server_of(wsi);
+
+    (void)user;
+    (void)in;
+    (void)n;
+    if (reason != LWS_CALLBACK_RAW_RX_FILE)
+        return 0;
+    while (read(lws_get_socket_fd(wsi), &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+        if (info.ssi_signo == SIGHUP)
+            mqsync_bridge_reload(s->bridge);
+        else
+            begin_stop(s);
+    }
+    return 0;
+}
+
+static void on_tick(lws_sorted_usec_list_t *sul)
+{
+    struct mqsync_server *s = lws_container_of(sul, struct mqsync_server, tick);
+
+    mqsync_bridge_tick(s->bridge);
+    lws_sul_schedule(s->context, 0, &s->tick, on_tick, TICK_US);
+}
+
+/* --- life -------------------------------------------------------------------------------------------------------------------- */
+
+static const struct lws_protocols protocols[] = {
+    {.name = "mqsync", .callback = on_client, .per_session_data_size = sizeof(struct mqsync_socket), .rx_buffer_size = RX_BYTES},
+    {.name = "mqsync-upstream", .callback = on_upstream},
+    {.name = "mqsync-signals", .callback = on_signal},
+    {.name = NULL},
+};
+
+static const struct lws_extension extensions[] = {
+    {"permessage-deflate", lws_extension_callback_pm_deflate, "permessage-deflate; client_no_context_takeover; server_no_context_takeover"},
+    {NULL, NULL, NULL},
+};
+
+static void from_library(int level, const char *line)
+{
+    mqsync_log(level == LLL_ERR ? MQSYNC_LOG_ERROR : MQSYNC_LOG_WARNING, "MQS3009", "libwebsockets: %.*s",
+               (int)strcspn(line, "\n"), line);
+}
+
+/* "host:port" as the configuration has checked it; "*" is every interface. */
+static void parse_listen(const char *listen, char *host, size_t size, int *ret_port)
+{
+    const char *colon = strrchr(listen, ':');
+    size_t n = (size_t)(colon - listen);
+
+    if (*listen == '[') {
+        listen++;
+        n -= 2;
+    }
+    snprintf(host, size, "%.*s", (int)n, listen);
+    *ret_port = atoi(colon + 1);
+}
+
+static bool watch_signals(struct mqsync_server *s)
+{
+    lws_sock_file_fd_type fd;
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    fd.filefd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    s->signals = fd.filefd < 0 ? NULL : lws_adopt_descriptor_vhost(s->vhost, LWS_ADOPT_RAW_FILE_DESC, fd, "mqsync-signals", NULL);
+    return s->signals;
+}
+
+static bool create(struct mqsync_server *s, const struct mqsync_config *config, int *ret_port)
+{
+    char host[256];
+    bool tls = config->bridge.tls_cert_file;
+    struct lws_context_creation_info info = {
+        .protocols = protocols,
+        .extensions = extensions,
+        .gid = (gid_t)-1,
+        .uid = (uid_t)-1,
+        .user = s,
+        .server_string = "mqsync",
+        .max_http_header_data = HEADER_BYTES,
+        .max_http_header_data2 = HEADER_BYTES,
+        .timeout_secs = 10,
+        .ssl_cert_filepath = config->bridge.tls_cert_file,
+        .ssl_private_key_filepath = config->bridge.tls_key_file,
+        .options = LWS_SERVER_OPTION_EXPLICIT_VHOSTS | LWS_SERVER_OPTION_FAIL_UPON_UNABLE_TO_BIND |
+                   (tls ? LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT : 0),
+    };
+
+    parse_listen(config->bridge.listen, host, sizeof(host), &info.port);
+    info.iface = strcmp(host, "*") == 0 ? NULL : host;
+    lws_set_log_level(LLL_ERR, from_library);
+    s->context = lws_create_context(&info);
+    if (s->context)
+        s->vhost = lws_create_vhost(s->context, &info);
+    if (s->vhost)
+        *ret_port = lws_get_vhost_listen_port(s->vhost);
+    return s->vhost;
+}
+
+enum mqsync_code mqsync_server_open(struct mqsync_bridge *b, struct mqsync_server **ret, struct mqsync_error *ret_error)
+{
+    struct mqsync_server *s = calloc(1, sizeof(*s));
+    int port;
+
+    if (!s)
+        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
+    s->bridge = b;
+    s->pump_at_us = INT64_MAX;
+    if (!create(s, b->config, &port) || !watch_signals(s)) {
+        mqsync_server_close(s);
+        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "bridge.listen: cannot listen on %s", b->config->bridge.listen);
+    }
+    lws_sul_schedule(s->context, 0, &s->tick, on_tick, 1);
+    mqsync_log(MQSYNC_LOG_INFO, "MQS3001", "listening on %.*s:%d%s", (int)(strrchr(b->config->bridge.listen, ':') - b->config->bridge.listen),
+               b->config->bridge.listen, port, b->config->bridge.tls_cert_file ? " with TLS" : "");
+    *ret = s;
+    return MQSYNC_OK;
+}
+
+void mqsync_server_run(struct mqsync_server *s)
+{
+    while (!s->stopped && !(s->bridge->stopping && s->bridge->metrics.connections == 0))
+        if (lws_service(s->context, 0) < 0)
+            break;
+}
+
+void mqsync_server_close(struct mqsync_server *s)
+{
+    if (!s)
+        return;
+    if (s->context)
+        lws_context_destroy(s->context);
+    free(s);
+}

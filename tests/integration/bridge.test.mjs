@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The bridge's WebSocket protocol, beside MQTT devices, against a real broker.
+import assert from 'node:assert/strict';
+import { after, test } from 'node:test';
+import { startBoth } from '../lib/bridge.mjs';
+import { unique } from '../lib/client.mjs';
+
+const config = { collections: { '*': {}, merged: { conflict: { strategy: 'serverWins' } }, closed: { read: [], write: [] } } };
+
+for (const database of [true, false]) {
+    const how = database ? 'reading the database' : 'reading through the broker';
+    const { broker, bridge, stop } = await startBoth(config, { database });
+    after(stop);
+
+    test(`a record travels WebSocket -> MQTT -> WebSocket, ${how}`, async () => {
+        const collection = unique('c');
+        const [device, ana, bo] = await Promise.all([broker.client({ version: 5 }), bridge.client(), bridge.client()]);
+        await device.subscribe(`sync/${collection}/evt/#`);
+        const empty = await ana.subscribe(collection);
+        assert.deepEqual([empty.recordCount, empty.seq, empty.pages.length], [0, 0, 0]);
+        await bo.subscribe(collection);
+
+        const data = '{"text":"hello","n":12345678901234567890,"d":1.10,"u":"\\u0000\\ud83d\\ude00"}';
+        ana.send(`{"type":"insert","collection":"${collection}","recordId":"r","data":${data},"metadata":{"mutationId":"m1"}}`);
+        const ack = await ana.take('ack');
+        assert.deepEqual([ack.recordId, ack.metadata.mutationId, ack.metadata.version], ['r', 'm1', 1]);
+        const event = await device.event();
+        assert.deepEqual([event.type, event.recordId, event.metadata.version, event.metadata.userId], ['insert', 'r', 1, null]);
+        await bo.take({ type: 'insert', recordId: 'r', version: 1 });
+
+        await device.cmd(collection, { type: 'update', recordId: 'r', data: { text: 'from a device' } });
+        for (const client of [ana, bo]) {
+            const update = await client.take('update');
+            assert.deepEqual([update.data, update.metadata.version], [{ text: 'from a device' }, 2]);
+        }
+        bo.send({ type: 'delete', collection, recordId: 'r' });
+        assert.equal((await ana.take('delete')).metadata.version, 3);
+        assert.deepEqual(await bo.rest(), [], 'the sender is not told of its own change');
+        assert.deepEqual(await ana.rest(), []);
+    });
+
+    test(`bytes stay what they are, ${how}`, async () => {
+        const collection = unique('c');
+        const [ana, bo] = await Promise.all([bridge.client(), bridge.client()]);
+        await bo.subscribe(collection);
+        const data = '{"n":12345678901234567890123,"d":1.10,"e":1E5,"":{"\\u0000":"\\u00e9"}}';
+        ana.send(`{"type":"insert","collection":"${collection}","recordId":"r","data":${data}}`);
+        await bo.waiters.until(() => bo.texts.length > 0, () => 'an event');
+        assert.ok(bo.texts[0].includes(data), bo.texts[0]);
+    });
+
+    test(`subscribe: snapshot, since, sync, unsubscribe, ${how}`, async () => {
+        const collection = unique('c');
+        const device = await broker.client();
+        await Promise.all(Array.from({ length: 1234 }, (_, i) => device.short(collection, `r${i}`, 'insert', { i })));
+        await device.short(collection, 'r7', 'delete');
+        const ana = await bridge.client();
+        const all = await ana.subscribe(collection);
+        assert.deepEqual([all.recordCount, all.records.size, all.pages.length > 2, all.pages[0].metadata.full], [1233, 1233, true, true]);
+        assert.equal(all.pages[0].metadata.total, 1233);
+        await device.short(collection, 'r8', 'update', { j: 1 });
+        assert.deepEqual((await ana.take('update')).data, { j: 1 });
+
+        ana.send({ type: 'unsubscribe', collection });
+        await ana.take('unsubscribed');
+        await device.short(collection, 'r9', 'delete');
+        await device.short(collection, 'new', 'insert', {});
+        assert.deepEqual(await ana.rest(), []);
+        const since = await ana.subscribe(collection, { since: all.seq, epoch: all.epoch });
+        assert.deepEqual([[...since.records.keys()].sort(), [...since.deleted.keys()]], [['new', 'r8'], ['r9']]);
+        assert.equal(since.pages[0].metadata.full, false);
+        const again = await ana.subscribe(collection, { since: since.seq, epoch: since.epoch });
+        assert.deepEqual([again.records.size, again.deleted.size, again.pages.length], [0, 0, 1]);
+        const other = await ana.subscribe(collection, { since: since.seq, epoch: '0'.repeat(32) });
+        assert.deepEqual([other.records.size, other.pages[0].metadata.full], [1233, true]);
+        ana.send({ type: 'subscribe', collection, metadata: { sync: false } });
+        await ana.take('subscribed');
+        assert.deepEqual(await ana.rest(), []);
+
+        ana.send({ type: 'sync', collection, metadata: { limit: 3 } });
+        const limited = await ana.take('sync');
+        assert.deepEqual([limited.data.records.length, limited.metadata.more, limited.metadata.total], [3, true, 3]);
+        ana.send({ type: 'sync', collection });
+        assert.equal((await ana.pages(collection)).records.size, 1233);
+    });
+
+    test(`no gap and no repeat while others write, ${how}`, async () => {
+        const collection = unique('c');
+        const device = await broker.client();
+        let writing = true;
+        let written = 0;
+        const writer = (async () => {
+            while (writing) {
+                await Promise.all(Array.from({ length: 8 }, () => device.short(collection, `r${written++ % 50}`, 'insert', { n: written })));
+            }
+        })();
+        const clients = [];
+        for (let i = 0; i < 6; i++) {
+            const client = await bridge.client();
+            client.snapshot = await client.subscribe(collection);
+            clients.push(client);
+        }
+        const least = written + 200;
+        await broker.waiters; // nothing to wait for but the writer
+        while (written < least) {
+            await new Promise((resolve) => setImmediate(resolve));
+        }
+        writing = false;
+        await writer;
+        const last = await bridge.client();
+        const end = (await last.subscribe(collection)).seq;
+        for (const client of clients) {
+            let { seq } = client.snapshot;
+            while (seq < end) {
+                const m = await client.next();
+                if (m.type === 'sync') { // a collapse is allowed, a gap is not
+                    ({ seq } = m.metadata);
+                    m.data.records.forEach((r) => client.snapshot.records.set(r.id, r));
+                } else {
+                    assert.equal(m.metadata.seq, seq + 1);
+                    ({ seq } = m.metadata);
+                    const record = client.snapshot.records.get(m.recordId);
+                    assert.equal(m.metadata.version, (record?.version ?? 0) + 1);
+                    client.snapshot.records.set(m.recordId, { version: m.metadata.version, data: { ...record?.data, ...m.data } });
+                }
+            }
+            assert.deepEqual(await client.rest(), []);
+        }
+        last.send({ type: 'sync', collection });
+        const { records } = await last.pages(collection);
+        for (const client of clients) {
+            for (const [id, record] of records) {
+                const { version, data } = client.snapshot.records.get(id);
+                assert.deepEqual([version, data], [record.version, record.data], id);
+            }
+        }
+    });
+
+    test(`the conflict's winner reaches the loser, ${how}`, async () => {
+        const [ana, bo] = await Promise.all([bridge.client(), bridge.client()]);
+        const recordId = unique('r');
+        await ana.subscribe('merged');
+        await bo.write('insert', 'merged', recordId, { a: 1 });
+        await bo.write('update', 'merged', recordId, { a: 2 });
+        await ana.take({ type: 'update', version: 2 });
+        const ack = await ana.write('update', 'merged', recordId, { a: 3 }, { baseVersion: 1 });
+        assert.deepEqual([ack.type, ack.metadata.conflict, ack.metadata.version], ['ack', true, 2]);
+        const winner = await ana.take({ type: 'update', conflict: true });
+        assert.deepEqual([winner.data, winner.metadata.version], [{ a: 2 }, 2]);
+        assert.deepEqual(await bo.rest(), []);
+    });
+
+    test(`errors, ${how}`, async () => {
+        const collection = unique('c');
+        const ana = await bridge.client();
+        const cases = [
+            ['{"type":"nonsense"}', 'INVALID_MESSAGE'],
+            ['not json', 'INVALID_MESSAGE'],
+            ['[]', 'INVALID_MESSAGE'],
+            [`{"type":"insert","collection":"${collection}","recordId":"a/b","data":{}}`, 'INVALID_MESSAGE'],
+            [`{"type":"insert","collection":"${collection}","recordId":"r"}`, 'INVALID_MESSAGE'],
+            [`{"type":"insert","collection":"${collection}","recordId":"r","data":{"a":1,"a":2}}`, 'INVALID_MESSAGE'],
+            [`{"type":"update","collection":"${collection}","recordId":"nobody","data":{}}`, 'RECORD_NOT_FOUND'],
+            [`{"type":"insert","collection":"${collection}","recordId":"r","data":{},"metadata":{"ifVersion":3}}`, 'CONFLICT'],
+            ['{"type":"subscribe","collection":"closed"}', 'UNAUTHORIZED'],
+            ['{"type":"sync","collection":"closed"}', 'UNAUTHORIZED'],
+            ['{"type":"insert","collection":"closed","recordId":"r","data":{}}', 'UNAUTHORIZED'],
+        ];
+        for (const [text, code] of cases) {
+            ana.send(text);
+            assert.equal((await ana.next()).code, code, text);
+        }
+        ana.send(Buffer.from([1, 2, 3]));
+        assert.equal((await ana.next()).code, 'INVALID_MESSAGE');
+        ana.send({ type: 'auth', token: 'whatever' });
+        assert.equal((await ana.next()).type, 'authenticated');
+        ana.send({ type: 'insert', collection, recordId: 'big', data: { x: 'x'.repeat(1_200_000) } });
+        assert.equal((await ana.take('error')).code, 'INVALID_MESSAGE');
+        assert.equal((await ana.waitClosed()).code, 1009);
+    });
+
+    test(`/ws/{c1},{c2}: subscribed already, whole records, tombstones as deletes, ${how}`, async () => {
+        const [a, b] = [unique('a'), unique('b')];
+        const device = await broker.client();
+        for (const id of ['x', 'y', 'z']) {
+            await device.short(a, id, 'insert', { id, keep: true });
+        }
+        await device.short(a, 'y', 'delete');
+        const app = await bridge.client(`/ws/${a},${b}`);
+        const snapshot = await app.subscribed(a);
+        await app.take({ type: 'subscribed', collection: b });
+        assert.deepEqual([...snapshot.records.keys()].sort(), ['x', 'z']);
+        assert.equal((await app.take('delete')).recordId, 'y');
+        app.send({ type: 'subscribe', collection: a });
+        await app.take({ type: 'subscribed', collection: a });
+        assert.deepEqual(await app.rest(), []);
+        await device.short(a, 'x', 'update', { n: 1 });
+        if (database) {
+            const update = await app.take('update');
+            assert.deepEqual([update.data, update.metadata.version], [{ id: 'x', keep: true, n: 1 }, 2]);
+        } else {
+            assert.deepEqual((await app.take('sync')).data.records[0].data, { id: 'x', keep: true, n: 1 });
+        }
+        await device.short(b, 'new', 'insert', { n: 2 });
+        await device.short(a, 'z', 'delete');
+        assert.equal((await app.take('delete')).recordId, 'z');
+        app.send({ type: 'update', collection: a, recordId: 'x', data: { mine: 1 } });
+        await app.take(database ? { type: 'insert', collection: b } : { type: 'sync', collection: b });
+    });
+}
