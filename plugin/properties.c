@@ -34,12 +34,30 @@ static void take(char **place, char *value)
     *place = value;
 }
 
+/* The broker's functions give NULL for an empty text since 2.1. False: out of memory. */
+static bool or_empty(char **text)
+{
+    return *text || (*text = strdup(""));
+}
+
+static bool read_pair(const mosquitto_property *item, char **ret_name, char **ret_value)
+{
+    *ret_name = *ret_value = NULL;
+    if (mosquitto_property_read_string_pair(item, MQTT_PROP_USER_PROPERTY, ret_name, ret_value, false) && or_empty(ret_name) &&
+        or_empty(ret_value))
+        return true;
+    free(*ret_name);
+    free(*ret_value);
+    *ret_name = *ret_value = NULL;
+    return false;
+}
+
 static void read_user_property(const mosquitto_property *item, struct mqsync_properties *ret)
 {
-    char *name = NULL, *value = NULL;
+    char *name, *value;
     char **place;
 
-    if (!mosquitto_property_read_string_pair(item, MQTT_PROP_USER_PROPERTY, &name, &value, false))
+    if (!read_pair(item, &name, &value))
         return;
     place = place_of(ret, name);
     if (place) {
@@ -58,7 +76,7 @@ static void read_response_topic(const mosquitto_property *item, struct mqsync_pr
     ret->any = true;
     if (!mosquitto_property_read_string(item, MQTT_PROP_RESPONSE_TOPIC, &topic, false))
         return;
-    if (topic[0] && mosquitto_pub_topic_check(topic) == MOSQ_ERR_SUCCESS)
+    if (topic && topic[0] && mosquitto_pub_topic_check(topic) == MOSQ_ERR_SUCCESS)
         take(&ret->response_topic, topic);
     else
         free(topic);
@@ -163,11 +181,11 @@ static bool keep(const mosquitto_property *item, mosquitto_property **list)
         return mosquitto_property_read_byte(item, MQTT_PROP_PAYLOAD_FORMAT_INDICATOR, &byte, false) &&
                !mosquitto_property_add_byte(list, MQTT_PROP_PAYLOAD_FORMAT_INDICATOR, byte);
     case MQTT_PROP_CONTENT_TYPE:
-        ok = mosquitto_property_read_string(item, MQTT_PROP_CONTENT_TYPE, &value, false) &&
+        ok = mosquitto_property_read_string(item, MQTT_PROP_CONTENT_TYPE, &value, false) && or_empty(&value) &&
              !mosquitto_property_add_string(list, MQTT_PROP_CONTENT_TYPE, value);
         break;
     case MQTT_PROP_USER_PROPERTY:
-        ok = mosquitto_property_read_string_pair(item, MQTT_PROP_USER_PROPERTY, &name, &value, false) &&
+        ok = read_pair(item, &name, &value) &&
              (place_of(&unused, name) ||
               !mosquitto_property_add_string_pair(list, MQTT_PROP_USER_PROPERTY, name, value));
         break;

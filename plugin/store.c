@@ -195,41 +195,69 @@ static enum mqsync_code recover(struct mqsync_store *s, struct mqsync_state *sta
     return mqsync_epoch_new(state->epoch, ret_error);
 }
 
-/* Everything from the old log into LMDB, the new state on the disk, and the first segment of this run. */
-static enum mqsync_code settle_recovery(struct mqsync_store *s, struct mqsync_state *state, struct mqsync_error *ret_error)
+static int write_state(struct mqsync_store *s, const struct mqsync_state *state)
+{
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(s->env, NULL, 0, &txn);
+    if (rc)
+        return rc;
+    rc = mqsync_state_put(txn, &s->dbis, state);
+    if (rc) {
+        mdb_txn_abort(txn);
+        return rc;
+    }
+    return mdb_txn_commit(txn);
+}
+
+/* On a full disk what the log held becomes the frozen table, which the mover tries to move like any other: a broker must come
+ * up to serve its other topics. */
+static int freeze_recovered(struct mqsync_store *s)
+{
+    s->frozen = s->active;
+    s->failing = true;
+    mqsync_store_log(s, MQSYNC_LOG_ERROR, "MQS2008", "the disk under %s is full or failing: reading works, changes are refused until it takes them", s->dir);
+    return (s->active = mqsync_table_alloc()) ? 0 : ENOMEM;
+}
+
+/* Everything from the old log into LMDB, the new state on the disk, and the first segment of this run. may_wait: LMDB knows
+ * the epoch, so the log can bear it and wait for room. */
+static enum mqsync_code settle_recovery(struct mqsync_store *s, bool may_wait, struct mqsync_error *ret_error)
 {
     int rc = 0;
     uint64_t last = mqsync_log_highest(&s->log);
-    if (last < state->applied)
-        last = state->applied;
+    if (last < s->state.applied)
+        last = s->state.applied;
+    s->applied = s->state.applied;
     if (s->active->n > 0) {
         rc = mqsync_store_move(s, s->active, last, NULL);
-        if (rc)
-            return mqsync_lmdb_fail(ret_error, rc, "cannot bring the log into", s->dir);
-        mqsync_table_free(s->active);
-        if (!(s->active = mqsync_table_alloc()))
-            return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
+        if (rc == 0)
+            mqsync_table_reset(s->active);
     }
-    MDB_txn *txn;
-    state->applied = last;
-    state->next_cid = s->next_cid;
-    state->clean = 0;
-    state->power = s->o.durability == MQSYNC_DURABILITY_POWER;
-    memcpy(state->boot_id, s->boot_id, sizeof state->boot_id);
-    rc = mdb_txn_begin(s->env, NULL, 0, &txn);
-    if (rc == 0 && (rc = mqsync_state_put(txn, &s->dbis, state)) != 0)
-        mdb_txn_abort(txn);
-    else if (rc == 0)
-        rc = mdb_txn_commit(txn);
+    if (rc == 0) {
+        struct mqsync_state state = s->state;
+        state.applied = last;
+        state.next_cid = s->next_cid;
+        state.clean = 0;
+        state.power = s->o.durability == MQSYNC_DURABILITY_POWER;
+        memcpy(state.boot_id, s->boot_id, sizeof state.boot_id);
+        rc = write_state(s, &state);
+        if (rc == 0) {
+            s->state = state;
+            s->applied = last;
+        }
+    }
+    /* EIO is what LMDB makes of a write that found room for a part only. The new segment needs a file that holds none of those which still count */
+    may_wait = may_wait && (rc == ENOSPC || rc == EIO || rc == MDB_MAP_FULL) && last + 1 - s->applied <= MQSYNC_LOG_FILES;
+    if (rc && may_wait)
+        rc = freeze_recovered(s);
     if (rc)
-        return mqsync_lmdb_fail(ret_error, rc, "cannot write to", s->dir);
-    s->applied = last;
-    s->promises_power = state->power;
-    memcpy(s->epoch_bytes, state->epoch, 16);
-    mqsync_epoch_text(state->epoch, s->epoch);
+        return mqsync_lmdb_fail(ret_error, rc, "cannot bring the log into", s->dir);
+    s->promises_power = s->state.power;
+    memcpy(s->epoch_bytes, s->state.epoch, 16);
+    mqsync_epoch_text(s->state.epoch, s->epoch);
     s->moves++;
     s->synced_segment = last + 1;
-    return mqsync_log_start(&s->log, state->epoch, last + 1, 0, ret_error);
+    return mqsync_log_start(&s->log, s->state.epoch, last + 1, 0, ret_error);
 }
 
 static void init_locks(struct mqsync_store *s)
@@ -286,11 +314,13 @@ static enum mqsync_code open_all(struct mqsync_store *s, struct mqsync_error *re
         code = read_state(s, &s->state, &is_new, ret_error);
     if (code)
         return code;
+    unsigned char epoch_before[16];
+    memcpy(epoch_before, s->state.epoch, sizeof epoch_before);
     code = recover(s, &s->state, is_new, ret_error);
     if (code == MQSYNC_OK)
-        code = settle_recovery(s, &s->state, ret_error);
-    if (code == MQSYNC_OK && has_tombstones(s))
-        code = start_threads(s, ret_error); /* some may be old enough to be forgotten */
+        code = settle_recovery(s, !is_new && memcmp(s->state.epoch, epoch_before, sizeof epoch_before) == 0, ret_error);
+    if (code == MQSYNC_OK && (has_tombstones(s) || s->frozen))
+        code = start_threads(s, ret_error); /* there may be something to forget, or to move */
     return code;
 }
 
@@ -355,21 +385,6 @@ enum mqsync_code mqsync_store_open(const struct mqsync_store_options *o, struct 
 
 /* --- closing ---------------------------------------------------------------------------------------------------------- */
 
-static int mark_clean(struct mqsync_store *s)
-{
-    MDB_txn *txn;
-    int rc = mdb_txn_begin(s->env, NULL, 0, &txn);
-    if (rc)
-        return rc;
-    s->state.clean = 1;
-    rc = mqsync_state_put(txn, &s->dbis, &s->state);
-    if (rc) {
-        mdb_txn_abort(txn);
-        return rc;
-    }
-    return mdb_txn_commit(txn);
-}
-
 void mqsync_store_close(struct mqsync_store *s)
 {
     if (!s)
@@ -391,8 +406,10 @@ void mqsync_store_close(struct mqsync_store *s)
         rc = mqsync_store_move(s, s->frozen, s->log.segment - 1, NULL);
     if (rc == 0 && s->active->n > 0)
         rc = mqsync_store_move(s, s->active, s->log.segment, NULL);
-    if (rc == 0)
-        rc = mark_clean(s);
+    if (rc == 0) {
+        s->state.clean = 1;
+        rc = write_state(s, &s->state);
+    }
     if (rc)
         mqsync_store_log(s, MQSYNC_LOG_ERROR, "MQS2004", "%s could not be closed properly (%s): the log keeps what is missing; the next start brings it in",
                          s->dir, mdb_strerror(rc));

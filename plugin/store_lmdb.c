@@ -31,6 +31,8 @@ enum mqsync_code mqsync_lmdb_fail(struct mqsync_error *e, int rc, const char *do
     case EROFS:
         return mqsync_fail(e, MQSYNC_SERVER_ERROR, "%s %s: %s; the user that runs this must own the directory and its files", doing,
                            dir, mdb_strerror(rc));
+    case EIO: /* LMDB's word for a write that found room for a part only */
+        return mqsync_fail(e, MQSYNC_SERVER_ERROR, "%s %s: the disk is full or failing (%s)", doing, dir, mdb_strerror(rc));
     case ENOENT:
         return mqsync_fail(e, MQSYNC_SERVER_ERROR, "%s %s: there is no mqsync database here", doing, dir);
     default:

@@ -272,7 +272,7 @@ static unsigned move_now(struct mqsync_store *s, int64_t *logged_ms)
             mdb_env_info(s->env, &info);
             s->want_map_bytes = info.me_mapsize * 2;
         }
-        failed(s, mdb_strerror(rc), logged_ms);
+        failed(s, rc == EIO ? "the disk is full or failing" : mdb_strerror(rc), logged_ms);
         return 0;
     }
     if (s->failing)

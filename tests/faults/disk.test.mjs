@@ -70,9 +70,9 @@ test('a full disk is SERVER_ERROR, loses nothing, and writing goes on when there
         t.skip('needs the right to mount a tmpfs');
         return;
     }
+    const broker = new Broker({ config: { collections: { '*': {} } } });
+    broker.database = path.join(disk, 'db');
     try {
-        const broker = new Broker({ config: { collections: { '*': {} } } });
-        broker.database = path.join(disk, 'db');
         await broker.start();
         const writer = await broker.client({ version: 5 });
         const kept = new Map();
@@ -102,6 +102,20 @@ test('a full disk is SERVER_ERROR, loses nothing, and writing goes on when there
         };
         await check();
         await broker.kill();
+        // a restart on the disk that is still full: other topics and reading work, changes are refused
+        await broker.start();
+        await check();
+        const hopeful = await broker.client({ version: 5 });
+        let stillFull = 0;
+        for (let i = 4000; i < 5000 && !stillFull; i++) {
+            stillFull = await hopeful.short('c', `r${i}`, 'insert', { i, fill });
+            if (!stillFull) {
+                kept.set(`r${i}`, i); // there was a little room in the log's files
+            }
+        }
+        assert.ok(stillFull >= 0x80, 'refused');
+        assert.equal((await hopeful.answer('error')).code, 'SERVER_ERROR');
+        await broker.kill();
         const makeRoom = () => assert.equal(spawnSync('mount', ['-o', 'remount,size=200m', disk]).status, 0);
         makeRoom();
         await broker.start();
@@ -123,6 +137,8 @@ test('a full disk is SERVER_ERROR, loses nothing, and writing goes on when there
         await check();
         await broker.stop();
     } finally {
+        await broker.kill();
+        broker.removeDirectory();
         spawnSync('umount', ['-l', disk]);
         fs.rmSync(disk, { recursive: true, force: true });
     }
