@@ -326,6 +326,13 @@ enum mqsync_code mqsync_json_check(struct mqsync_slice text, struct mqsync_json_
     if (text.n == 0)
         return mqsync_fail(ret_error, MQSYNC_INVALID_MESSAGE, "invalid JSON: empty text");
 
+    bool spaced;
+    if (mqsync_json_is_plain(text, &spaced)) {
+        if (ret_info)
+            *ret_info = (struct mqsync_json_info){mqsync_json_typeof(text), spaced};
+        return MQSYNC_OK;
+    }
+
     /* not initialised as a whole: the arrays are large, and most texts use a few of their first elements */
     struct checker c;
     c.start = text.p;
@@ -630,10 +637,49 @@ static void add_escaped(struct mqsync_buf *out, unsigned char c)
     mqsync_buf_add(out, (char[]){'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]}, 6);
 }
 
+static inline uint64_t load4(const char *p)
+{
+    uint32_t v;
+
+    memcpy(&v, p, sizeof(v));
+    return v;
+}
+
+/* Without a loop for the last few bytes: names are short. */
+static bool all_plain(struct mqsync_slice s)
+{
+    if (s.n >= 8) {
+        uint64_t special = 0;
+        for (size_t i = 0; i < s.n - 8; i += 8)
+            special |= mqsync_json_special(mqsync_json_load(s.p + i));
+        return !(special | mqsync_json_special(mqsync_json_load(s.p + s.n - 8)));
+    }
+    if (s.n >= 4)
+        return !mqsync_json_special(load4(s.p) << 32 | load4(s.p + s.n - 4));
+    return mqsync_json_skip_plain(s.p, mqsync_json_end(s)) == mqsync_json_end(s);
+}
+
+static void add_quoted(struct mqsync_buf *out, struct mqsync_slice plain)
+{
+    char *to = mqsync_buf_reserve(out, plain.n + 2);
+
+    if (!to)
+        return;
+    *to++ = '"';
+    if (plain.n)
+        memcpy(to, plain.p, plain.n);
+    to[plain.n] = '"';
+    out->n += plain.n + 2;
+}
+
 void mqsync_json_add_string(struct mqsync_buf *out, struct mqsync_slice utf8)
 {
     const char *p = utf8.p, *end = mqsync_json_end(utf8);
 
+    if (all_plain(utf8)) {
+        add_quoted(out, utf8);
+        return;
+    }
     mqsync_buf_add_char(out, '"');
     while (p < end) {
         const char *run = p;

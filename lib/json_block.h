@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Private to lib/json*.c: JSON text 64 bytes at a time, each kind of byte as a mask with one bit per byte. Short strings
- * and numbers of ever other lengths cost a mispredicted branch each when they are walked; masks are walked by their bits. */
+/* Private to lib/json*.c: JSON text 64 bytes at a time, each kind of byte as a mask with one bit per byte. Short
+ * strings and numbers of varying length cost a mispredicted branch each when they are walked byte by byte; masks are
+ * walked by their bits. */
 #ifndef MQSYNC_JSON_BLOCK_H
 #define MQSYNC_JSON_BLOCK_H
 
@@ -15,8 +16,10 @@
 struct mqsync_json_block {
     uint64_t quotes, backslashes;
     uint64_t structure; /* { } [ ] , : */
-    uint64_t blank;     /* space and everything below it */
-    uint64_t high;      /* not ASCII */
+    uint64_t spaces;
+    uint64_t control; /* everything below the space */
+    uint64_t high;    /* not ASCII */
+    uint64_t escaped; /* the bytes behind backslashes, once mqsync_json_block_strings() has been here */
 };
 
 #ifdef __SSE2__
@@ -29,12 +32,13 @@ static inline void mqsync_json_block_read16(struct mqsync_json_block *b, const c
     __m128i structure = _mm_or_si128(
         _mm_or_si128(_mm_cmpeq_epi8(bracket, _mm_set1_epi8('{')), _mm_cmpeq_epi8(bracket, _mm_set1_epi8('}'))),
         _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8(',')), _mm_cmpeq_epi8(v, _mm_set1_epi8(':'))));
-    __m128i blank = _mm_cmpeq_epi8(_mm_min_epu8(v, _mm_set1_epi8(' ')), v);
+    __m128i control = _mm_cmpeq_epi8(_mm_min_epu8(v, _mm_set1_epi8(0x1F)), v);
 
     b->quotes |= (uint64_t)(unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_set1_epi8('"'))) << shift;
     b->backslashes |= (uint64_t)(unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_set1_epi8('\\'))) << shift;
     b->structure |= (uint64_t)(unsigned)_mm_movemask_epi8(structure) << shift;
-    b->blank |= (uint64_t)(unsigned)_mm_movemask_epi8(blank) << shift;
+    b->spaces |= (uint64_t)(unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_set1_epi8(' '))) << shift;
+    b->control |= (uint64_t)(unsigned)_mm_movemask_epi8(control) << shift;
     b->high |= (uint64_t)(unsigned)_mm_movemask_epi8(v) << shift;
 }
 
@@ -60,7 +64,8 @@ static inline struct mqsync_json_block mqsync_json_block_read(const char p[MQSYN
         b.quotes |= (uint64_t)(c == '"') << i;
         b.backslashes |= (uint64_t)(c == '\\') << i;
         b.structure |= (uint64_t)((c | 0x20) == '{' || (c | 0x20) == '}' || c == ',' || c == ':') << i;
-        b.blank |= (uint64_t)(c <= ' ') << i;
+        b.spaces |= (uint64_t)(c == ' ') << i;
+        b.control |= (uint64_t)(c < ' ') << i;
         b.high |= (uint64_t)(c >> 7) << i;
     }
     return b;
@@ -99,12 +104,14 @@ static inline uint64_t mqsync_json_block_escaped(uint64_t backslashes, struct mq
     return escaped;
 }
 
-/* Takes escaped quotes off b->quotes. Returns the insides of strings, with the opening quote and without the closing
- * one. */
+/* Takes escaped quotes off b->quotes, and fills b->escaped. Returns the insides of strings, with the opening quote and
+ * without the closing one. */
 static inline uint64_t mqsync_json_block_strings(struct mqsync_json_block *b, struct mqsync_json_carry *carry)
 {
-    if (b->backslashes | carry->escaped)
-        b->quotes &= ~mqsync_json_block_escaped(b->backslashes, carry);
+    if (b->backslashes | carry->escaped) {
+        b->escaped = mqsync_json_block_escaped(b->backslashes, carry);
+        b->quotes &= ~b->escaped;
+    }
 
     uint64_t inside = b->quotes; /* then each bit the parity of the quotes up to it */
     inside ^= inside << 1;

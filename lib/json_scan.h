@@ -54,15 +54,22 @@ static inline struct mqsync_slice mqsync_json_trim(struct mqsync_slice s)
     return s;
 }
 
+/* Not zero when v holds a byte that is not plain: a quote, a backslash, a control character or UTF-8. The lowest bit
+ * set is the highest of the first such byte; others may be set wrongly above it. */
+static inline uint64_t mqsync_json_special(uint64_t v)
+{
+    uint64_t control = (v - MQSYNC_JSON_BYTES(0x20)) & ~v;
+    uint64_t special = (v | control) & MQSYNC_JSON_BYTES(0x80);
+
+    special |= mqsync_json_zero_bytes(v ^ MQSYNC_JSON_BYTES('"'));
+    return special | mqsync_json_zero_bytes(v ^ MQSYNC_JSON_BYTES('\\'));
+}
+
 /* First byte of a string's inside that is not plain ASCII: a quote, a backslash, a control character, UTF-8, or end. */
 static inline const char *mqsync_json_skip_plain(const char *p, const char *end)
 {
     for (; end - p >= 8; p += 8) {
-        uint64_t v = mqsync_json_load(p);
-        uint64_t control = (v - MQSYNC_JSON_BYTES(0x20)) & ~v;
-        uint64_t special = (v | control) & MQSYNC_JSON_BYTES(0x80);
-        special |= mqsync_json_zero_bytes(v ^ MQSYNC_JSON_BYTES('"'));
-        special |= mqsync_json_zero_bytes(v ^ MQSYNC_JSON_BYTES('\\'));
+        uint64_t special = mqsync_json_special(mqsync_json_load(p));
         if (special)
             return p + __builtin_ctzll(special) / 8;
     }
@@ -98,11 +105,27 @@ const char *mqsync_json_skip_value(const char *p, const char *end);
 
 /* One member of an object, in the object's text. */
 struct mqsync_json_member {
-    const char *p;  /* the quote before the key */
-    size_t n;       /* up to the value's end */
-    size_t key_n;   /* bytes between the key's quotes */
-    uint32_t sign;  /* equal keys have equal ones */
+    const char *p; /* the quote before the key */
+    size_t n;      /* up to the value's end */
+    size_t key_n;  /* bytes between the key's quotes */
+    uint32_t sign; /* equal keys have equal ones */
 };
+
+/* Equal for equal keys, rarely for others that occur together; p is at the quote before the key. */
+static inline uint32_t mqsync_json_key_sign(const char *p, size_t key_n)
+{
+    uint32_t tail;
+
+    if (key_n < 3)
+        return (unsigned char)p[1] | (uint32_t)(unsigned char)p[key_n] << 8 | (uint32_t)key_n << 16;
+    /* the end first: keys are numbered there */
+    memcpy(&tail, p + key_n - 3, sizeof(tail));
+    return tail ^ (uint32_t)(unsigned char)p[1] << 24 ^ (uint32_t)key_n;
+}
+
+/* Says of most valid texts that they are: false when text is not valid or too unusual to tell (\u escapes, escapes
+ * in keys, white space that is not a space, many members, deep nesting). Much cheaper than mqsync_json_check(). */
+bool mqsync_json_is_plain(struct mqsync_slice text, bool *ret_spaced);
 
 /* Cuts an object into members without a look at what they hold. Returns their number, or MQSYNC_JSON_NOT_SPLIT for an
  * object that has more than MQSYNC_JSON_FEW_KEYS of them, white space outside strings, or a key with an escape. */

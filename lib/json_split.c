@@ -23,8 +23,7 @@ static inline bool end_member(struct splitter *s, const char *p)
     m->p = s->begin;
     m->n = (size_t)(p - s->begin);
     m->key_n = key_n;
-    /* of an empty key this is the quotes */
-    m->sign = (unsigned char)s->begin[1] | (uint32_t)(unsigned char)s->begin[key_n] << 8 | (uint32_t)key_n << 16;
+    m->sign = mqsync_json_key_sign(s->begin, key_n);
     return !s->escapes || !memchr(s->begin, '\\', key_n + 1);
 }
 
@@ -61,7 +60,7 @@ static inline bool take_block(struct splitter *s, struct mqsync_json_carry *carr
     uint64_t inside = mqsync_json_block_strings(&b, carry);
 
     s->escapes |= b.backslashes != 0;
-    if (b.blank & ~inside)
+    if ((b.spaces | b.control) & ~inside)
         return false;
     for (uint64_t rest = b.structure & ~inside; rest; rest &= rest - 1)
         if (!take(s, text + __builtin_ctzll(rest)))
