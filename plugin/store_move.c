@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -176,21 +177,35 @@ static bool is_below(int fds, const char *name, const char *dir)
     return strncmp(path, dir, prefix) == 0 && path[prefix] == '/';
 }
 
+/* Of the calling thread's own table. With no descriptor free the highest ones, which are clients', make room. */
+static DIR *open_own_files(void)
+{
+    static const char name[] = "/proc/thread-self/fd";
+    struct rlimit limit;
+    DIR *all = opendir(name);
+    int top = getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < INT_MAX ? (int)limit.rlim_cur - 1 : 0;
+    for (int fd = top; !all && errno == EMFILE && fd > 64 && fd > top - 16; fd--) {
+        close(fd);
+        all = opendir(name);
+    }
+    return all;
+}
+
 void mqsync_thread_own_files(const char *dir)
 {
     char real[PATH_MAX];
-    if (!realpath(dir, real) || unshare(CLONE_FILES) != 0)
-        return; /* some sandboxes do not allow it; it is a matter of speed only */
-    DIR *all = opendir("/proc/thread-self/fd");
-    if (!all)
+    /* some sandboxes do not allow it: then the table stays shared, which is a matter of speed only */
+    if (access("/proc/thread-self/fd", R_OK) != 0 || !realpath(dir, real) || unshare(CLONE_FILES) != 0)
         return;
+    DIR *all = open_own_files();
     /* a copy that stayed open would keep a client's connection from ending when the broker closes it */
-    for (struct dirent *e = readdir(all); e; e = readdir(all)) {
+    for (struct dirent *e = all ? readdir(all) : NULL; e; e = readdir(all)) {
         int fd = atoi(e->d_name);
         if (fd > 2 && fd != dirfd(all) && !is_below(dirfd(all), e->d_name, real))
             close(fd);
     }
-    closedir(all);
+    if (all)
+        closedir(all);
 }
 
 /* --- the mover -------------------------------------------------------------------------------------------------------- */
