@@ -5,9 +5,11 @@
 #include "server.h"
 #include "session.h"
 
-enum { REFUSED_US = 2000000, CHECK_EVERY_MS = 2000, SESSIONS_EVERY_MS = 500 };
+enum { REFUSED_US = 2000000, CHECK_EVERY_MS = 2000, SESSIONS_EVERY_MS = 500, EPOCH_WAIT_MS = 3000 };
 
-/* --- called by the upstream connection ------------------------------------------------------------------------------------ */
+#define EPOCH_QUESTION UINT64_MAX
+
+/* --- called by the upstream connection ---------------------------------------------------------------------------- */
 
 static void forget_questions(struct mqsync_bridge *b)
 {
@@ -16,15 +18,78 @@ static void forget_questions(struct mqsync_bridge *b)
             mqsync_feed_forget_question(b, f);
 }
 
-static void up(void *context)
+static void feed_all(struct mqsync_bridge *b)
 {
-    struct mqsync_bridge *b = context;
-
-    mqsync_database_reopen(&b->database);
+    b->checking_until_ms = 0;
     mqsync_channels_catch_up(b);
     for (struct mqsync_session *s = b->sessions; s; s = s->next)
         for (struct mqsync_feed *f = s->feeds; f; f = f->next)
             mqsync_feed_hunger(b, f);
+    if (b->feeds.first)
+        mqsync_server_pump_in(b->server, 0);
+}
+
+/* A name that the broker knows, or may know. */
+static struct mqsync_slice any_collection(const struct mqsync_config *config)
+{
+    for (size_t i = 0; i < config->collections_n; i++)
+        if (strcmp(config->collections[i].name, "*") != 0)
+            return mqsync_slice_str(config->collections[i].name);
+    return MQSYNC_SLICE("_");
+}
+
+/* The directory may hold another broker's database, or this one's of last year: only the epoch tells. */
+static bool ask_epoch(struct mqsync_bridge *b)
+{
+    uint64_t correlation[3] = {0, 0, EPOCH_QUESTION};
+    struct mqsync_upstream_command c = {
+        .collection = any_collection(b->config),
+        .payload = MQSYNC_SLICE("{\"type\":\"subscribe\",\"metadata\":{\"sync\":false}}"),
+        .correlation = {(const char *)correlation, sizeof(correlation)},
+    };
+    uint16_t mid;
+
+    return mqsync_upstream_command(b->upstream, &c, &mid) == MQSYNC_OK;
+}
+
+static void take_epoch(struct mqsync_bridge *b, struct mqsync_slice payload)
+{
+    struct mqsync_slice metadata, epoch;
+    struct mqsync_view *view;
+    int64_t wait;
+
+    if (!b->checking_until_ms)
+        return;
+    b->database.dir = b->directory;
+    view = mqsync_database_view(&b->database, mqsync_monotonic_us(), false, &wait);
+    if (!view || mqsync_json_check(payload, NULL, NULL) != MQSYNC_OK ||
+        mqsync_json_typeof(payload) != MQSYNC_JSON_OBJECT ||
+        !mqsync_json_find(payload, MQSYNC_SLICE("metadata"), &metadata) ||
+        mqsync_json_typeof(metadata) != MQSYNC_JSON_OBJECT ||
+        !mqsync_json_find(metadata, MQSYNC_SLICE("epoch"), &epoch) || mqsync_json_typeof(epoch) != MQSYNC_JSON_STRING ||
+        !mqsync_slice_equal((struct mqsync_slice){epoch.p + 1, epoch.n - 2},
+                            mqsync_slice_str(mqsync_view_epoch(view)))) {
+        if (view)
+            mqsync_log(MQSYNC_LOG_WARNING, "MQS3017",
+                       "the database in %s is not this broker's: asking the broker instead", b->directory);
+        mqsync_database_reopen(&b->database);
+        b->database.dir = NULL;
+    }
+    feed_all(b);
+}
+
+static void up(void *context)
+{
+    struct mqsync_bridge *b = context;
+
+    for (struct mqsync_session *s = b->sessions; s; s = s->next)
+        mqsync_session_reconsider(s);
+    mqsync_database_reopen(&b->database);
+    b->database.dir = NULL;
+    if (b->directory && ask_epoch(b))
+        b->checking_until_ms = mqsync_monotonic_us() / 1000 + EPOCH_WAIT_MS;
+    else
+        feed_all(b);
 }
 
 static void down(void *context)
@@ -33,6 +98,8 @@ static void down(void *context)
 
     b->metrics.upstream_losses++;
     forget_questions(b);
+    for (struct mqsync_session *s = b->sessions; s; s = s->next)
+        mqsync_session_reconsider(s);
 }
 
 static void event(void *context, const struct mqsync_upstream_event *e)
@@ -62,6 +129,10 @@ static void answer(void *context, struct mqsync_slice correlation, struct mqsync
     if (correlation.n != sizeof(is))
         return;
     memcpy(is, correlation.p, sizeof(is));
+    if (is[2] == EPOCH_QUESTION) {
+        take_epoch(b, payload);
+        return;
+    }
     struct mqsync_session *s = mqsync_session_find(b, is[0]);
     struct mqsync_pending_command *c = mqsync_pending_by_mark(&b->pending, is[1]);
     if (c && starts_with(payload, "{\"type\":\"error\"") && c->refused)
@@ -74,7 +145,8 @@ static void answer(void *context, struct mqsync_slice correlation, struct mqsync
             mqsync_feed_answer(b, f, payload);
         return;
     }
-    b->metrics.conflicts += starts_with(payload, "{\"type\":\"update\"") || starts_with(payload, "{\"type\":\"delete\"");
+    b->metrics.conflicts +=
+        starts_with(payload, "{\"type\":\"update\"") || starts_with(payload, "{\"type\":\"delete\"");
     mqsync_session_send_text(s, payload);
 }
 
@@ -113,7 +185,7 @@ void mqsync_bridge_handler(struct mqsync_bridge *b, struct mqsync_upstream_handl
     *ret = (struct mqsync_upstream_handler){b, up, down, event, answer, acknowledged, watch};
 }
 
-/* --- by the clock ----------------------------------------------------------------------------------------------------------- */
+/* --- by the clock ------------------------------------------------------------------------------------------------- */
 
 /* The plugin answers what it refuses; what nobody answers, the broker's own access rules have refused. */
 static void answer_refused(struct mqsync_bridge *b)
@@ -124,8 +196,9 @@ static void answer_refused(struct mqsync_bridge *b)
 
     while ((c = mqsync_pending_unanswered(&b->pending, mqsync_monotonic_us() - REFUSED_US))) {
         struct mqsync_session *s = mqsync_session_find(b, c->session);
-        mqsync_log(MQSYNC_LOG_ERROR, "MQS3015",
-                   "the broker has refused a command without an answer: its ACLs must let the bridge write to {root}/+/cmd");
+        mqsync_log(
+            MQSYNC_LOG_ERROR, "MQS3015",
+            "the broker has refused a command without an answer: its ACLs must let the bridge write to {root}/+/cmd");
         mqsync_fail(&e, MQSYNC_SERVER_ERROR, "the broker does not let the bridge write");
         if (s)
             mqsync_session_send_error(s, &e, nothing, nothing, nothing);
@@ -138,6 +211,8 @@ void mqsync_bridge_tick(struct mqsync_bridge *b)
     int64_t now_us = mqsync_monotonic_us(), now_ms = now_us / 1000;
 
     mqsync_upstream_tick(b->upstream, now_ms);
+    if (b->checking_until_ms && now_ms > b->checking_until_ms)
+        feed_all(b);
     answer_refused(b);
     mqsync_database_rest(&b->database, now_us);
     if (now_ms >= b->sessions_due_ms) {
@@ -150,14 +225,15 @@ void mqsync_bridge_tick(struct mqsync_bridge *b)
     }
 }
 
-/* --- the configuration ---------------------------------------------------------------------------------------------------- */
+/* --- the configuration -------------------------------------------------------------------------------------------- */
 
 static bool same(const char *a, const char *b)
 {
     return a == b || (a && b && strcmp(a, b) == 0);
 }
 
-enum mqsync_code mqsync_bridge_configure(struct mqsync_bridge *b, struct mqsync_config *config, struct mqsync_error *ret_error)
+enum mqsync_code mqsync_bridge_configure(struct mqsync_bridge *b, struct mqsync_config *config,
+                                         struct mqsync_error *ret_error)
 {
     struct mqsync_token_verifier *verifier = NULL;
 
@@ -184,7 +260,8 @@ void mqsync_bridge_reload(struct mqsync_bridge *b)
     }
     if (config->auth.present != before->auth.present || mqsync_bridge_configure(b, config, &e) != MQSYNC_OK) {
         mqsync_log(MQSYNC_LOG_ERROR, "MQS3004", "keeping the configuration as it was: %s",
-                   config->auth.present != before->auth.present ? "turning auth.jwt on or off takes a restart" : e.text);
+                   config->auth.present != before->auth.present ? "turning auth.jwt on or off takes a restart"
+                                                                : e.text);
         mqsync_config_free(config);
         return;
     }
@@ -192,7 +269,8 @@ void mqsync_bridge_reload(struct mqsync_bridge *b)
         !same(before->root, config->root) || !same(before->database, config->database) ||
         !same(before->bridge.username, config->bridge.username))
         mqsync_log(MQSYNC_LOG_WARNING, "MQS3005",
-                   "root, database, bridge.listen, bridge.broker and bridge.username stay as they were until the bridge is restarted");
+                   "root, database, bridge.listen, bridge.broker and bridge.username stay as they were until the "
+                   "bridge is restarted");
     mqsync_config_free(before);
     for (struct mqsync_session *s = b->sessions; s; s = s->next)
         mqsync_session_recheck(s);

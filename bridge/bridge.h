@@ -27,6 +27,8 @@ struct mqsync_bridge {
     struct mqsync_upstream *upstream;
     struct mqsync_server *server;
     struct mqsync_database database;
+    const char *directory;     /* the database's, as configured; NULL: none */
+    int64_t checking_until_ms; /* is it this broker's? Nobody is fed until that is known; 0: it is known */
     struct mqsync_metrics metrics;
     struct mqsync_users users;
     struct mqsync_channels channels;
@@ -52,7 +54,8 @@ static inline int64_t mqsync_monotonic_us(void)
 /* What the upstream connection is to call. */
 void mqsync_bridge_handler(struct mqsync_bridge *b, struct mqsync_upstream_handler *ret);
 /* Takes a configuration, which becomes the bridge's; on failure (a key that cannot be read) nothing has changed. */
-enum mqsync_code mqsync_bridge_configure(struct mqsync_bridge *b, struct mqsync_config *config, struct mqsync_error *ret_error);
+enum mqsync_code mqsync_bridge_configure(struct mqsync_bridge *b, struct mqsync_config *config,
+                                         struct mqsync_error *ret_error);
 /* Several times a second. */
 void mqsync_bridge_tick(struct mqsync_bridge *b);
 /* SIGHUP: takes the configuration file as it is now, or keeps what it has. */

@@ -54,7 +54,8 @@ struct mqsync_view *mqsync_database_view(struct mqsync_database *d, int64_t now_
         return d->view;
     }
     if (!d->complained)
-        mqsync_log(MQSYNC_LOG_WARNING, "MQS3014", "cannot read the database, asking the broker instead: %s", error.text);
+        mqsync_log(MQSYNC_LOG_WARNING, "MQS3014", "cannot read the database, asking the broker instead: %s",
+                   error.text);
     d->complained = true;
     mqsync_database_reopen(d);
     return NULL;

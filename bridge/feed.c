@@ -8,10 +8,9 @@
 #include "session.h"
 
 enum {
-    PUMP_US = 8000,          /* at most, before the sockets get their turn */
-    QUEUE_LOW = 65536,       /* bytes: above that a connection gets no more pages */
-    WALK_MAX = 20000,        /* records passed over for one page */
-    QUESTIONS_MAX = 8,       /* the broker keeps so many long answers going at once */
+    PUMP_US = 8000,    /* at most, before the sockets get their turn */
+    WALK_MAX = 20000,  /* records passed over for one page */
+    QUESTIONS_MAX = 8, /* the broker keeps so many long answers going at once */
     CLOSE_TRY_AGAIN = 1013,
 };
 
@@ -22,7 +21,7 @@ enum step {
     STEP_ENDED, /* failed; the client has been told */
 };
 
-/* --- opening and closing ------------------------------------------------------------------------------------------------ */
+/* --- opening and closing ------------------------------------------------------------------------------------------ */
 
 enum mqsync_code mqsync_feed_open(struct mqsync_bridge *b, struct mqsync_session *s, const struct mqsync_message *m,
                                   bool tombstones, struct mqsync_feed **ret)
@@ -47,10 +46,10 @@ enum mqsync_code mqsync_feed_open(struct mqsync_bridge *b, struct mqsync_session
     f->no_pages = m->no_sync;
     f->has_since = m->has_since;
     f->seq = m->since;
-    if (m->epoch.n < sizeof(f->epoch))
-        memcpy(f->epoch, m->epoch.p, m->epoch.n);
-    else
+    if (m->epoch.n >= sizeof(f->epoch))
         f->has_since = false; /* no epoch of ours is that long */
+    else if (m->epoch.n)
+        memcpy(f->epoch, m->epoch.p, m->epoch.n);
     f->page_always = !f->subscription || m->has_since;
     f->left = m->has_limit ? m->limit : UINT64_MAX;
     b->metrics.subscriptions += f->subscription;
@@ -90,7 +89,7 @@ static bool enter_turn(struct mqsync_feeds *feeds, struct mqsync_feed *f)
 {
     if (f->hungry || f->asked || f->live)
         return false;
-    if (f->session->queue.bytes > QUEUE_LOW) {
+    if (f->session->queue.bytes > MQSYNC_QUEUE_LOW) {
         f->session->starving = true;
         return false;
     }
@@ -110,7 +109,7 @@ void mqsync_feed_hunger(struct mqsync_bridge *b, struct mqsync_feed *f)
         mqsync_server_pump_in(b->server, 0);
 }
 
-/* --- live events -------------------------------------------------------------------------------------------------------- */
+/* --- live events -------------------------------------------------------------------------------------------------- */
 
 static void not_live(struct mqsync_bridge *b, struct mqsync_feed *f)
 {
@@ -120,7 +119,9 @@ static void not_live(struct mqsync_bridge *b, struct mqsync_feed *f)
 
 static void hold(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t seq, struct mqsync_frame *frame, bool own)
 {
-    struct mqsync_frame *kept = own ? mqsync_frame_alloc((struct mqsync_slice){0}) : frame ? mqsync_frame_ref(frame) : NULL;
+    struct mqsync_frame *kept = own     ? mqsync_frame_alloc((struct mqsync_slice){0})
+                                : frame ? mqsync_frame_ref(frame)
+                                        : NULL;
 
     if (own && kept)
         kept->seq = seq;
@@ -130,7 +131,8 @@ static void hold(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t seq, s
     }
 }
 
-void mqsync_feed_event(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t seq, struct mqsync_frame *frame, bool own)
+void mqsync_feed_event(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t seq, struct mqsync_frame *frame,
+                       bool own)
 {
     if (own && f->full_updates)
         f->own[f->own_n++ % MQSYNC_OWN_MAX] = seq;
@@ -165,7 +167,7 @@ static enum step become_live(struct mqsync_feed *f, uint64_t seq)
     return STEP_DONE;
 }
 
-/* --- from the database: one step sends at most one page ----------------------------------------------------------------- */
+/* --- from the database: one step sends at most one page ----------------------------------------------------------- */
 
 struct moment {
     struct mqsync_view *view;
@@ -181,6 +183,7 @@ static void begin_whole(struct mqsync_feed *f, const struct moment *m)
     f->whole_at = m->stat.seq;
     f->seq = 0;
     f->total = m->stat.records < f->left ? m->stat.records : f->left;
+    f->counted = true;
     f->burying = false;
 }
 
@@ -205,7 +208,8 @@ static bool can_resume(const struct mqsync_feed *f, const struct moment *m)
 static void send_subscribed(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t seq)
 {
     mqsync_buf_clear(&b->answer);
-    mqsync_subscribed_encode(&b->answer, mqsync_slice_str(f->channel->name), f->records, seq, mqsync_slice_str(f->epoch));
+    mqsync_subscribed_encode(&b->answer, mqsync_slice_str(f->channel->name), f->records, seq,
+                             mqsync_slice_str(f->epoch));
     mqsync_session_send_text(f->session, mqsync_buf_slice(&b->answer));
 }
 
@@ -222,6 +226,7 @@ static bool begin(struct mqsync_bridge *b, struct mqsync_feed *f, const struct m
     if (f->has_since && can_resume(f, m)) {
         f->whole = false;
         f->total = count_changes(m, f->seq, f->left);
+        f->counted = true;
     } else {
         begin_whole(f, m);
     }
@@ -230,8 +235,7 @@ static bool begin(struct mqsync_bridge *b, struct mqsync_feed *f, const struct m
     if (f->subscription)
         send_subscribed(b, f, m->stat.seq);
     if (f->no_pages || (f->total == 0 && f->left > 0 && !f->page_always && !f->tombstones)) {
-        f->page_always = false;
-        f->whole = false;
+        f->page_always = f->whole = f->counted = false;
         return true;
     }
     return false;
@@ -255,10 +259,13 @@ static bool is_own(const struct mqsync_feed *f, uint64_t seq)
     return false;
 }
 
-static void send_record(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_slice id, const struct mqsync_record *r)
+static void send_record(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_slice id,
+                        const struct mqsync_record *r)
 {
     struct mqsync_event event = {
-        .op = r->deleted ? MQSYNC_DELETE : r->history[r->history_n - 1].created ? MQSYNC_INSERT : MQSYNC_UPDATE,
+        .op = r->deleted                             ? MQSYNC_DELETE
+              : r->history[r->history_n - 1].created ? MQSYNC_INSERT
+                                                     : MQSYNC_UPDATE,
         .collection = mqsync_slice_str(f->channel->name),
         .record_id = id,
         .data = r->data,
@@ -273,13 +280,13 @@ static void send_record(struct mqsync_bridge *b, struct mqsync_feed *f, struct m
     mqsync_session_send_text(f->session, mqsync_buf_slice(&b->answer));
 }
 
-/* What a step does with each record that it walks over: 1: taken, 0: no room, ends the step. */
+/* One step. It calls back for each record that it walks over; false: there is no room for that one, the step ends. */
 struct walker {
     struct mqsync_bridge *b;
     struct mqsync_feed *f;
     struct mqsync_page page;
-    bool deleted_begun;
-    size_t sent;
+    size_t room; /* bytes for the page: it has to fit into the queue, too */
+    size_t sent; /* messages */
 };
 
 static bool walk_page(struct walker *w, struct mqsync_slice id, const struct mqsync_record *r)
@@ -288,6 +295,8 @@ static bool walk_page(struct walker *w, struct mqsync_slice id, const struct mqs
 
     if (r->deleted && f->whole && (r->seq <= f->whole_at || f->tombstones))
         return true;
+    if (w->page.out.n + w->page.deleted.n + r->data.n > w->room && (w->page.records_n || w->page.deleted_n))
+        return false;
     if (f->left == 0 || !mqsync_page_add(&w->page, id, r->data, r->version, r->updated_ms, r->deleted))
         return false;
     f->left--;
@@ -296,7 +305,7 @@ static bool walk_page(struct walker *w, struct mqsync_slice id, const struct mqs
 
 static bool walk_changes(struct walker *w, struct mqsync_slice id, const struct mqsync_record *r)
 {
-    if (w->f->session->queue.bytes > QUEUE_LOW || w->sent >= MQSYNC_PAGE_MAX_ENTRIES)
+    if (w->f->session->queue.bytes > MQSYNC_QUEUE_LOW || w->sent >= MQSYNC_PAGE_MAX_ENTRIES)
         return false;
     if (!is_own(w->f, r->seq)) {
         send_record(w->b, w->f, id, r);
@@ -333,9 +342,10 @@ static enum mqsync_code walk(struct walker *w, const struct moment *m, uint64_t 
     return *ret_end ? MQSYNC_OK : code;
 }
 
-static enum step step_page(struct mqsync_bridge *b, struct mqsync_feed *f, const struct moment *m, struct mqsync_error *error)
+static enum step step_page(struct mqsync_bridge *b, struct mqsync_feed *f, const struct moment *m,
+                           struct mqsync_error *error)
 {
-    struct walker w = {.b = b, .f = f};
+    struct walker w = {.b = b, .f = f, .room = b->config->bridge.send_queue_bytes / 2};
     uint64_t at = f->seq, left = f->left;
     bool end;
     enum step step = STEP_MORE;
@@ -351,12 +361,13 @@ static enum step step_page(struct mqsync_bridge *b, struct mqsync_feed *f, const
         f->left = left;
         step = STEP_FRESH;
     } else if (entries || last) {
-        if (!f->paging && !f->page_always) /* changes that were missed: the client did not ask, and knows no total */
+        if (!f->paging && !f->counted) /* changes that were missed: the client did not ask, and knows no total */
             f->total = last ? w.page.records_n + w.page.deleted_n : count_changes(m, f->seq, UINT64_MAX);
         if (entries || f->paging || f->page_always) {
             bool more = !last || (f->left == 0 && !end);
             mqsync_page_end(&w.page, mqsync_time_now(), end ? m->stat.seq : at, m->epoch, f->whole, more, f->total);
-            mqsync_session_send_text(f->session, w.page.out.failed ? (struct mqsync_slice){0} : mqsync_buf_slice(&w.page.out));
+            mqsync_session_send_text(f->session,
+                                     w.page.out.failed ? (struct mqsync_slice){0} : mqsync_buf_slice(&w.page.out));
             f->paging = true;
         }
     }
@@ -366,7 +377,7 @@ static enum step step_page(struct mqsync_bridge *b, struct mqsync_feed *f, const
     if (step != STEP_MORE || !last)
         return step;
     bool bury = f->whole && f->tombstones;
-    f->paging = f->page_always = f->whole = false;
+    f->paging = f->page_always = f->whole = f->counted = false;
     if (!bury)
         return become_live(f, m->stat.seq);
     f->burying = true;
@@ -376,7 +387,8 @@ static enum step step_page(struct mqsync_bridge *b, struct mqsync_feed *f, const
     return STEP_MORE;
 }
 
-static enum step step_tombstones(struct mqsync_bridge *b, struct mqsync_feed *f, const struct moment *m, struct mqsync_error *error)
+static enum step step_tombstones(struct mqsync_bridge *b, struct mqsync_feed *f, const struct moment *m,
+                                 struct mqsync_error *error)
 {
     struct walker w = {.b = b, .f = f};
     bool end;
@@ -387,7 +399,8 @@ static enum step step_tombstones(struct mqsync_bridge *b, struct mqsync_feed *f,
     return STEP_MORE;
 }
 
-static enum step step_changes(struct mqsync_bridge *b, struct mqsync_feed *f, const struct moment *m, struct mqsync_error *error)
+static enum step step_changes(struct mqsync_bridge *b, struct mqsync_feed *f, const struct moment *m,
+                              struct mqsync_error *error)
 {
     struct walker w = {.b = b, .f = f};
     bool end;
@@ -399,9 +412,11 @@ static enum step step_changes(struct mqsync_bridge *b, struct mqsync_feed *f, co
     return m->fresh ? become_live(f, m->stat.seq) : STEP_FRESH;
 }
 
-static enum step step(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_view *view, struct mqsync_error *error)
+static enum step step(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_view *view,
+                      struct mqsync_error *error)
 {
-    struct moment m = {.view = view, .name = mqsync_slice_str(f->channel->name), .epoch = mqsync_slice_str(mqsync_view_epoch(view))};
+    struct moment m = {
+        .view = view, .name = mqsync_slice_str(f->channel->name), .epoch = mqsync_slice_str(mqsync_view_epoch(view))};
 
     mqsync_view_collection(view, m.name, &m.stat);
     m.fresh = b->database.opened_us >= f->channel->since_us && m.stat.seq >= f->channel->last_seq;
@@ -420,14 +435,15 @@ static enum step step(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqs
     return step_page(b, f, &m, error);
 }
 
-/* --- from the broker ------------------------------------------------------------------------------------------------------ */
+/* --- from the broker ---------------------------------------------------------------------------------------------- */
 
 static void write_question(struct mqsync_buf *out, const struct mqsync_feed *f)
 {
     bool since = f->started || f->has_since;
 
     mqsync_buf_clear(out);
-    mqsync_buf_add_str(out, f->started || !f->subscription ? "{\"type\":\"sync\",\"metadata\":{" : "{\"type\":\"subscribe\",\"metadata\":{");
+    mqsync_buf_add_str(out, f->started || !f->subscription ? "{\"type\":\"sync\",\"metadata\":{"
+                                                           : "{\"type\":\"subscribe\",\"metadata\":{");
     mqsync_buf_add_str(out, f->no_pages && !f->started ? "\"sync\":false" : "\"sync\":true");
     /* an incremental answer carries the tombstones */
     if (since || f->tombstones) {
@@ -475,14 +491,16 @@ void mqsync_feed_forget_question(struct mqsync_bridge *b, struct mqsync_feed *f)
         mqsync_server_pump_in(b->server, 0);
 }
 
-static bool member(struct mqsync_slice object, struct mqsync_slice name, enum mqsync_json_type type, struct mqsync_slice *ret)
+static bool member(struct mqsync_slice object, struct mqsync_slice name, enum mqsync_json_type type,
+                   struct mqsync_slice *ret)
 {
     return mqsync_json_typeof(object) == MQSYNC_JSON_OBJECT && mqsync_json_find(object, name, ret) &&
            mqsync_json_typeof(*ret) == type;
 }
 
 /* A `delete` for each entry of an answer's data.deleted: {id, version, updatedAt}. */
-static uint64_t send_tombstones(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_slice deleted, uint64_t seq)
+static uint64_t send_tombstones(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_slice deleted,
+                                uint64_t seq)
 {
     struct mqsync_json_iter it = mqsync_json_elements(deleted);
     struct mqsync_slice entry, id, version, updated;
@@ -538,11 +556,12 @@ static void release_held(struct mqsync_bridge *b, struct mqsync_feed *f)
     mqsync_feed_hunger(b, f);
 }
 
-static void take_page(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_slice payload, struct mqsync_slice metadata)
+static void take_page(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_slice payload,
+                      struct mqsync_slice metadata)
 {
     struct mqsync_slice data, array, value;
     uint64_t entries = 0;
-    bool unasked = f->started && f->subscription && !f->paging && !f->page_always;
+    bool unasked = f->subscription && !f->paging && (f->tombstones || !f->page_always);
 
     if (!member(metadata, MQSYNC_SLICE("seq"), MQSYNC_JSON_NUMBER, &value))
         return;
@@ -568,7 +587,8 @@ static void take_page(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqs
         mqsync_session_drop_feed(f->session, f);
 }
 
-static void take_subscribed(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_slice payload, struct mqsync_slice metadata)
+static void take_subscribed(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_slice payload,
+                            struct mqsync_slice metadata)
 {
     struct mqsync_slice seq, records;
     uint64_t n = 0;
@@ -592,7 +612,8 @@ void mqsync_feed_answer(struct mqsync_bridge *b, struct mqsync_feed *f, struct m
 {
     struct mqsync_slice type, metadata, epoch;
 
-    if (mqsync_json_check(payload, NULL, NULL) != MQSYNC_OK || !member(payload, MQSYNC_SLICE("type"), MQSYNC_JSON_STRING, &type))
+    if (mqsync_json_check(payload, NULL, NULL) != MQSYNC_OK ||
+        !member(payload, MQSYNC_SLICE("type"), MQSYNC_JSON_STRING, &type))
         return;
     if (!member(payload, MQSYNC_SLICE("metadata"), MQSYNC_JSON_OBJECT, &metadata))
         metadata = MQSYNC_SLICE("{}");
@@ -613,7 +634,7 @@ void mqsync_feed_answer(struct mqsync_bridge *b, struct mqsync_feed *f, struct m
     }
 }
 
-/* --- turns ---------------------------------------------------------------------------------------------------------------- */
+/* --- turns -------------------------------------------------------------------------------------------------------- */
 
 static struct mqsync_feed *take_turn(struct mqsync_feeds *feeds)
 {
@@ -671,6 +692,8 @@ void mqsync_feeds_pump(struct mqsync_bridge *b)
 {
     int64_t begin = mqsync_monotonic_us(), now = begin;
 
+    if (b->checking_until_ms)
+        return;
     while (b->feeds.first && now - begin < PUMP_US) {
         struct mqsync_feed *f = take_turn(&b->feeds);
         if (!feed_one(b, f, now))

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What brings one connection up to date with one collection: the pages of a snapshot, of a `sync`, of what a slow reader or
- * a lost connection has missed; and for a subscription the place from which live events go on.
+/* What brings one connection up to date with one collection: the pages of a snapshot, of a `sync`, of what a slow
+ * reader or a lost connection has missed; and for a subscription the place from which live events go on.
  *
- * A feed is live when its client has been sent (or is itself the author of) everything up to `seq`. Any event that does not
- * follow on that makes it not live; then it is hungry: it waits for its turn and for its connection to have room, and gets pages
- * made from the database, or asked from the broker, until there is nothing newer than what has been seen. Events that come
- * meanwhile need not be kept, since the last page is made after they were seen. */
+ * A feed is live when its client has been sent (or is itself the author of) everything up to `seq`. Any event that does
+ * not follow on that makes it not live; then it is hungry: it waits for its turn and for its connection to have room,
+ * and gets pages made from the database, or asked from the broker, until there is nothing newer than what has been
+ * seen. Events that come meanwhile need not be kept, since the last page is made after they were seen. */
 #ifndef MQSYNC_BRIDGE_FEED_H
 #define MQSYNC_BRIDGE_FEED_H
 
@@ -35,11 +35,12 @@ struct mqsync_feed {
     /* of the pages being sent */
     bool paging;       /* between the first and the last page */
     bool page_always;  /* a page even when it is empty */
+    bool counted;      /* total holds for these pages */
     bool whole;        /* full: true */
     uint64_t whole_at; /* seq when that began: older tombstones are none of its business */
     uint64_t total, left;
     uint64_t records; /* of the collection, as last told */
-    bool burying;      /* sending the `delete` messages */
+    bool burying;     /* sending the `delete` messages */
     uint64_t bury_at;
     /* when asking the broker */
     bool asked;
@@ -57,7 +58,8 @@ struct mqsync_feeds {
     uint64_t questions;
 };
 
-/* Starts a subscription or `sync` as the message asks; *ret is the session's until closed. What it sends, `subscribed` too, comes later. */
+/* Starts a subscription or `sync` as the message asks; *ret is the session's until closed. What it sends, `subscribed`
+ * too, comes later. */
 enum mqsync_code mqsync_feed_open(struct mqsync_bridge *b, struct mqsync_session *s, const struct mqsync_message *m,
                                   bool tombstones, struct mqsync_feed **ret);
 void mqsync_feed_close(struct mqsync_bridge *b, struct mqsync_feed *f);
@@ -67,7 +69,8 @@ void mqsync_feed_confirm(struct mqsync_bridge *b, struct mqsync_feed *f);
 /* It has something to catch up with. */
 void mqsync_feed_hunger(struct mqsync_bridge *b, struct mqsync_feed *f);
 /* An event of its channel; frame may be NULL (out of memory: it is made up for). own: by the feed's own client. */
-void mqsync_feed_event(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t seq, struct mqsync_frame *frame, bool own);
+void mqsync_feed_event(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t seq, struct mqsync_frame *frame,
+                       bool own);
 /* One of its events was not sent after all. */
 void mqsync_feed_unsent(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t seq);
 /* An answer to its question. */

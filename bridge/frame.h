@@ -10,8 +10,9 @@ enum { MQSYNC_FRAME_ROOM = 16 }; /* bytes before the text, where the socket's si
 struct mqsync_frame {
     unsigned references;
     uint32_t n;
-    uint64_t channel; /* id of the collection's, of an event: may be dropped and made up for by a sync; 0: anything else */
-    uint64_t seq;                   /* of an event */
+    uint64_t
+        channel;  /* id of the collection's, of an event: may be dropped and made up for by a sync; 0: anything else */
+    uint64_t seq; /* of an event */
     unsigned char room[MQSYNC_FRAME_ROOM];
     unsigned char text[];
 };

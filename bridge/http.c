@@ -20,7 +20,8 @@ static void answer_health(struct mqsync_bridge *b, struct mqsync_http_answer *re
 
     ret->status = up ? 200 : 503;
     ret->content_type = "application/json";
-    mqsync_buf_add_str(&ret->body, up ? "{\"status\":\"ok\",\"broker\":true}" : "{\"status\":\"degraded\",\"broker\":false}");
+    mqsync_buf_add_str(&ret->body,
+                       up ? "{\"status\":\"ok\",\"broker\":true}" : "{\"status\":\"degraded\",\"broker\":false}");
 }
 
 static void answer_metrics(struct mqsync_bridge *b, struct mqsync_http_answer *ret)

@@ -10,12 +10,11 @@
 
 enum { EXIT_USAGE = 2 };
 
-static const char usage[] =
-    "usage: mqsync-bridge [--config FILE] [--check-config]\n"
-    "  --config FILE    the configuration (default /etc/mqsync/mqsync.json)\n"
-    "  --check-config   say what is wrong with it, and exit\n"
-    "  --help           this text\n"
-    "  --version        the version\n";
+static const char usage[] = "usage: mqsync-bridge [--config FILE] [--check-config]\n"
+                            "  --config FILE    the configuration (default /etc/mqsync/mqsync.json)\n"
+                            "  --check-config   say what is wrong with it, and exit\n"
+                            "  --help           this text\n"
+                            "  --version        the version\n";
 
 struct options {
     const char *config;
@@ -26,8 +25,11 @@ struct options {
 static int read_options(int argc, char **argv, struct options *ret)
 {
     static const struct option table[] = {
-        {"config", required_argument, NULL, 'c'}, {"check-config", no_argument, NULL, 'k'}, {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'v'},      {NULL, 0, NULL, 0},
+        {"config", required_argument, NULL, 'c'},
+        {"check-config", no_argument, NULL, 'k'},
+        {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'v'},
+        {NULL, 0, NULL, 0},
     };
     int c;
 
@@ -81,7 +83,7 @@ static enum mqsync_code run(struct mqsync_bridge *b, struct mqsync_error *ret_er
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
     if (b->config->database && !(directory = strdup(b->config->database)))
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
-    b->database.dir = directory;
+    b->directory = directory;
     mqsync_bridge_handler(b, &handler);
     code = mqsync_upstream_open(b->config, &handler, &b->upstream, ret_error);
     if (code == MQSYNC_OK)
@@ -107,7 +109,8 @@ int main(int argc, char **argv)
         return status;
     setvbuf(stderr, NULL, _IOLBF, 0);
     bridge.config_path = o.config;
-    if (mqsync_config_load(o.config, &config, &e) != MQSYNC_OK || mqsync_bridge_configure(&bridge, config, &e) != MQSYNC_OK) {
+    if (mqsync_config_load(o.config, &config, &e) != MQSYNC_OK ||
+        mqsync_bridge_configure(&bridge, config, &e) != MQSYNC_OK) {
         mqsync_log(MQSYNC_LOG_ERROR, "MQS3002", "%s", e.text);
         mqsync_config_free(config);
         return EXIT_FAILURE;

@@ -4,7 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-static const unsigned bounds_us[MQSYNC_LATENCY_BUCKETS] = {100,   250,   500,    1000,   2000,   5000,
+static const unsigned bounds_us[MQSYNC_LATENCY_BUCKETS] = {100,   250,   500,    1000,   2000,    5000,
                                                            10000, 25000, 100000, 250000, 1000000, 5000000};
 
 void mqsync_metrics_latency(struct mqsync_metrics *m, int64_t us)
@@ -60,13 +60,15 @@ void mqsync_metrics_print(const struct mqsync_metrics *m, struct mqsync_buf *out
         {"connections", "gauge", "WebSocket connections now.", m->connections},
         {"connections_total", "counter", "WebSocket connections ever.", m->connections_total},
         {"subscriptions", "gauge", "Subscriptions now.", m->subscriptions},
-        {"queue_bytes", "gauge", "Bytes waiting for clients that read slower than they are written to.", m->queue_bytes},
+        {"queue_bytes", "gauge", "Bytes waiting for clients that read slower than they are written to.",
+         m->queue_bytes},
         {"invalid_messages_total", "counter", "Messages from clients that were none.", m->invalid_messages},
         {"events_total", "counter", "Events from the broker.", m->events},
         {"deliveries_total", "counter", "Messages sent to clients.", m->deliveries},
         {"delivered_bytes_total", "counter", "Bytes of messages sent to clients.", m->delivered_bytes},
         {"conflicts_total", "counter", "Current records sent to those whose write lost.", m->conflicts},
-        {"collapses_total", "counter", "Times that a slow client's pending changes were dropped for a later sync.", m->collapses},
+        {"collapses_total", "counter", "Times that a slow client's pending changes were dropped for a later sync.",
+         m->collapses},
         {"upstream_up", "gauge", "1 when connected to the broker.", m->upstream_up},
         {"upstream_losses_total", "counter", "Times that the connection to the broker was lost.", m->upstream_losses},
     };
@@ -77,7 +79,8 @@ void mqsync_metrics_print(const struct mqsync_metrics *m, struct mqsync_buf *out
     }
     head(out, "messages_total", "counter", "Messages from clients.");
     for (size_t i = 0; i < MQSYNC_TYPES_N; i++)
-        print(out, "mqsync_bridge_messages_total{type=\"%s\"} %llu\n", operations[i].type, (unsigned long long)m->messages[i]);
+        print(out, "mqsync_bridge_messages_total{type=\"%s\"} %llu\n", operations[i].type,
+              (unsigned long long)m->messages[i]);
     head(out, "errors_total", "counter", "Errors sent to clients.");
     for (int code = MQSYNC_OK + 1; code <= MQSYNC_CONFLICT; code++)
         print(out, "mqsync_bridge_errors_total{code=\"%s\"} %llu\n", mqsync_code_name((enum mqsync_code)code),

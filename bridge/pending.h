@@ -33,10 +33,11 @@ struct mqsync_pending_command *mqsync_pending_add(struct mqsync_pending *p, uint
 /* It has been sent under that message id. */
 void mqsync_pending_sent(struct mqsync_pending *p, struct mqsync_pending_command *c, uint16_t mid);
 void mqsync_pending_remove(struct mqsync_pending *p, struct mqsync_pending_command *c);
-struct mqsync_pending_command *mqsync_pending_by_mid(struct mqsync_pending *p, uint16_t mid); /* NULL: none */
+struct mqsync_pending_command *mqsync_pending_by_mid(struct mqsync_pending *p, uint16_t mid);   /* NULL: none */
 struct mqsync_pending_command *mqsync_pending_by_mark(struct mqsync_pending *p, uint64_t mark); /* NULL: none */
 void mqsync_pending_refused(struct mqsync_pending *p, struct mqsync_pending_command *c);
-/* One that was sent before that time, was refused and never answered: the broker's own ACLs have refused it. NULL: none. */
+/* One that was sent before that time, was refused and never answered: the broker's own ACLs have refused it. NULL:
+ * none. */
 struct mqsync_pending_command *mqsync_pending_unanswered(struct mqsync_pending *p, int64_t before_us);
 /* By mark, once: a second event with the same mark is somebody else's. NULL: none. */
 struct mqsync_pending_command *mqsync_pending_announce(struct mqsync_pending *p, uint64_t mark);

@@ -2,6 +2,7 @@
 #include "server.h"
 
 #include <libwebsockets.h>
+#include <netdb.h>
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -39,6 +40,7 @@ struct mqsync_socket {
     struct mqsync_session *session;
     char *path, *token;
     bool deflate;
+    struct mqsync_frame *deflating; /* what the library still reads from between two turns */
     bool too_long;
     struct mqsync_buf received; /* of a message that comes in several pieces */
 };
@@ -48,7 +50,7 @@ static struct mqsync_server *server_of(struct lws *wsi)
     return lws_context_user(lws_get_context(wsi));
 }
 
-/* --- what the others call --------------------------------------------------------------------------------------------------- */
+/* --- what the others call ----------------------------------------------------------------------------------------- */
 
 void mqsync_socket_wake(struct mqsync_socket *s)
 {
@@ -107,14 +109,15 @@ void mqsync_server_watch_upstream(struct mqsync_server *s, int fd, bool write)
     if (!s->upstream && fd >= 0) {
         /* a copy: both sides close theirs */
         adopted.filefd = dup(fd);
-        s->upstream = adopted.filefd < 0 ? NULL
-                                         : lws_adopt_descriptor_vhost(s->vhost, LWS_ADOPT_RAW_FILE_DESC, adopted, protocol, NULL);
+        s->upstream = adopted.filefd < 0
+                          ? NULL
+                          : lws_adopt_descriptor_vhost(s->vhost, LWS_ADOPT_RAW_FILE_DESC, adopted, protocol, NULL);
     }
     if (s->upstream && write)
         lws_callback_on_writable(s->upstream);
 }
 
-/* --- plain HTTP ------------------------------------------------------------------------------------------------------------- */
+/* --- plain HTTP --------------------------------------------------------------------------------------------------- */
 
 static int respond(struct lws *wsi, struct mqsync_http_answer *a)
 {
@@ -148,7 +151,7 @@ static int on_http(struct mqsync_server *s, struct lws *wsi, const char *path)
     return 0;
 }
 
-/* --- from HTTP to WebSocket -------------------------------------------------------------------------------------------------- */
+/* --- from HTTP to WebSocket --------------------------------------------------------------------------------------- */
 
 static bool header(struct lws *wsi, enum lws_token_indexes which, char *out, size_t size)
 {
@@ -191,17 +194,20 @@ static int keep_request(struct mqsync_socket *socket, struct lws *wsi)
     value = lws_get_urlarg_by_name(wsi, "token=", token, sizeof(token));
     if (value && !(socket->token = strdup(value)))
         return -1;
-    socket->deflate = !header(wsi, WSI_TOKEN_EXTENSIONS, extensions, sizeof(extensions)) || strstr(extensions, "permessage-deflate");
+    socket->deflate =
+        !header(wsi, WSI_TOKEN_EXTENSIONS, extensions, sizeof(extensions)) || strstr(extensions, "permessage-deflate");
     return 0;
 }
 
 static int on_established(struct mqsync_server *s, struct mqsync_socket *socket, struct lws *wsi)
 {
-    char address[48];
+    char address[48] = "";
+    const char *plain = lws_get_peer_simple(wsi, address, sizeof(address));
 
-    lws_get_peer_simple(wsi, address, sizeof(address));
+    if (strncmp(plain, "::ffff:", 7) == 0)
+        plain += 7;
     socket->wsi = wsi;
-    socket->session = mqsync_session_open(s->bridge, socket, address, socket->path, mqsync_slice_str(socket->token));
+    socket->session = mqsync_session_open(s->bridge, socket, plain, socket->path, mqsync_slice_str(socket->token));
     free(socket->path);
     if (socket->token)
         explicit_bzero(socket->token, strlen(socket->token));
@@ -210,7 +216,7 @@ static int on_established(struct mqsync_server *s, struct mqsync_socket *socket,
     return socket->session ? 0 : -1;
 }
 
-/* --- messages ------------------------------------------------------------------------------------------------------------- */
+/* --- messages ----------------------------------------------------------------------------------------------------- */
 
 static int on_receive(struct mqsync_server *s, struct mqsync_socket *socket, const char *in, size_t n)
 {
@@ -219,12 +225,18 @@ static int on_receive(struct mqsync_server *s, struct mqsync_socket *socket, con
     struct mqsync_slice text = {in, n};
 
     mqsync_session_heard(socket->session, mqsync_monotonic_us() / 1000);
-    if (socket->too_long)
+    if (socket->too_long) {
+        /* closed in the middle of it, the peer would lose what it was told */
+        if (last)
+            mqsync_session_too_long_over(socket->session);
         return 0;
+    }
     if (socket->received.n + n + lws_remaining_packet_payload(socket->wsi) > max) {
         socket->too_long = true;
         mqsync_buf_free(&socket->received);
         mqsync_session_receive_too_long(socket->session, max);
+        if (last)
+            mqsync_session_too_long_over(socket->session);
         return 0;
     }
     if (!last || socket->received.n) {
@@ -248,13 +260,18 @@ static int on_writable(struct mqsync_socket *socket)
     const char *reason = NULL;
     uint16_t code = 0;
 
-    /* with compression, what a message has become may take several turns: the next one has to wait for that */
+    mqsync_frame_unref(socket->deflating);
+    socket->deflating = NULL;
+    /* a message is compressed piece by piece, turn by turn: the next one has to wait for that */
     for (int i = 0; i < (socket->deflate ? 1 : AT_ONCE); i++) {
         struct mqsync_frame *f = mqsync_session_next(socket->session, &code, &reason);
         if (!f)
             break;
         int written = lws_write(socket->wsi, f->text, f->n, LWS_WRITE_TEXT);
-        mqsync_frame_unref(f);
+        if (socket->deflate)
+            socket->deflating = f;
+        else
+            mqsync_frame_unref(f);
         if (written < 0)
             return -1;
         if (lws_send_pipe_choked(socket->wsi))
@@ -264,7 +281,7 @@ static int on_writable(struct mqsync_socket *socket)
         lws_close_reason(socket->wsi, (enum lws_close_status)code, (unsigned char *)(uintptr_t)reason, strlen(reason));
         return -1;
     }
-    if (socket->session->queue.n || socket->session->closing_ms)
+    if (socket->session->queue.n || socket->session->closing_ms || socket->deflating)
         lws_callback_on_writable(socket->wsi);
     return 0;
 }
@@ -275,6 +292,8 @@ static void on_closed(struct mqsync_socket *socket)
         mqsync_session_close(socket->session);
     socket->session = NULL;
     mqsync_buf_free(&socket->received);
+    mqsync_frame_unref(socket->deflating);
+    socket->deflating = NULL;
 }
 
 static int on_client(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, size_t n)
@@ -313,7 +332,7 @@ static int on_client(struct lws *wsi, enum lws_callback_reasons reason, void *us
     }
 }
 
-/* --- descriptors that are no clients ------------------------------------------------------------------------------------------ */
+/* --- descriptors that are no clients ------------------------------------------------------------------------------ */
 
 static int on_upstream(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, size_t n)
 {
@@ -330,7 +349,7 @@ static int on_upstream(struct lws *wsi, enum lws_callback_reasons reason, void *
         mqsync_upstream_writable(s->bridge->upstream);
     else if (reason == LWS_CALLBACK_RAW_CLOSE_FILE) {
         s->upstream = NULL;
-        mqsync_upstream_readable(s->bridge->upstream);
+        mqsync_upstream_unwatched(s->bridge->upstream);
     }
     return 0;
 }
@@ -377,17 +396,21 @@ static void on_tick(lws_sorted_usec_list_t *sul)
     lws_sul_schedule(s->context, 0, &s->tick, on_tick, TICK_US);
 }
 
-/* --- life -------------------------------------------------------------------------------------------------------------------- */
+/* --- life --------------------------------------------------------------------------------------------------------- */
 
 static const struct lws_protocols protocols[] = {
-    {.name = "mqsync", .callback = on_client, .per_session_data_size = sizeof(struct mqsync_socket), .rx_buffer_size = RX_BYTES},
+    {.name = "mqsync",
+     .callback = on_client,
+     .per_session_data_size = sizeof(struct mqsync_socket),
+     .rx_buffer_size = RX_BYTES},
     {.name = "mqsync-upstream", .callback = on_upstream},
     {.name = "mqsync-signals", .callback = on_signal},
     {.name = NULL},
 };
 
 static const struct lws_extension extensions[] = {
-    {"permessage-deflate", lws_extension_callback_pm_deflate, "permessage-deflate; client_no_context_takeover; server_no_context_takeover"},
+    {"permessage-deflate", lws_extension_callback_pm_deflate,
+     "permessage-deflate; client_no_context_takeover; server_no_context_takeover"},
     {NULL, NULL, NULL},
 };
 
@@ -395,6 +418,17 @@ static void from_library(int level, const char *line)
 {
     mqsync_log(level == LLL_ERR ? MQSYNC_LOG_ERROR : MQSYNC_LOG_WARNING, "MQS3009", "libwebsockets: %.*s",
                (int)strcspn(line, "\n"), line);
+}
+
+/* libwebsockets takes addresses and names of interfaces, no host names. */
+static void resolve(char *host, size_t size)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found;
+
+    if (getaddrinfo(host, NULL, &hints, &found) != 0)
+        return;
+    getnameinfo(found->ai_addr, found->ai_addrlen, host, (socklen_t)size, NULL, 0, NI_NUMERICHOST);
+    freeaddrinfo(found);
 }
 
 /* "host:port" as the configuration has checked it; "*" is every interface. */
@@ -423,7 +457,9 @@ static bool watch_signals(struct mqsync_server *s)
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
     fd.filefd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-    s->signals = fd.filefd < 0 ? NULL : lws_adopt_descriptor_vhost(s->vhost, LWS_ADOPT_RAW_FILE_DESC, fd, "mqsync-signals", NULL);
+    s->signals = fd.filefd < 0
+                     ? NULL
+                     : lws_adopt_descriptor_vhost(s->vhost, LWS_ADOPT_RAW_FILE_DESC, fd, "mqsync-signals", NULL);
     return s->signals;
 }
 
@@ -448,7 +484,10 @@ static bool create(struct mqsync_server *s, const struct mqsync_config *config, 
     };
 
     parse_listen(config->bridge.listen, host, sizeof(host), &info.port);
-    info.iface = strcmp(host, "*") == 0 ? NULL : host;
+    if (strcmp(host, "*") != 0) {
+        resolve(host, sizeof(host));
+        info.iface = host;
+    }
     lws_set_log_level(LLL_ERR, from_library);
     s->context = lws_create_context(&info);
     if (s->context)
@@ -469,11 +508,13 @@ enum mqsync_code mqsync_server_open(struct mqsync_bridge *b, struct mqsync_serve
     s->pump_at_us = INT64_MAX;
     if (!create(s, b->config, &port) || !watch_signals(s)) {
         mqsync_server_close(s);
-        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "bridge.listen: cannot listen on %s", b->config->bridge.listen);
+        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "bridge.listen: cannot listen on %s",
+                           b->config->bridge.listen);
     }
     lws_sul_schedule(s->context, 0, &s->tick, on_tick, 1);
-    mqsync_log(MQSYNC_LOG_INFO, "MQS3001", "listening on %.*s:%d%s", (int)(strrchr(b->config->bridge.listen, ':') - b->config->bridge.listen),
-               b->config->bridge.listen, port, b->config->bridge.tls_cert_file ? " with TLS" : "");
+    mqsync_log(MQSYNC_LOG_INFO, "MQS3001", "listening on %.*s:%d%s",
+               (int)(strrchr(b->config->bridge.listen, ':') - b->config->bridge.listen), b->config->bridge.listen, port,
+               b->config->bridge.tls_cert_file ? " with TLS" : "");
     *ret = s;
     return MQSYNC_OK;
 }
@@ -489,6 +530,7 @@ void mqsync_server_close(struct mqsync_server *s)
 {
     if (!s)
         return;
+    s->upstream = NULL; /* that it is being closed is no news */
     if (s->context)
         lws_context_destroy(s->context);
     free(s);

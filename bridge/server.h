@@ -8,7 +8,8 @@
 struct mqsync_server;
 struct mqsync_socket; /* of one WebSocket connection */
 
-enum mqsync_code mqsync_server_open(struct mqsync_bridge *b, struct mqsync_server **ret, struct mqsync_error *ret_error);
+enum mqsync_code mqsync_server_open(struct mqsync_bridge *b, struct mqsync_server **ret,
+                                    struct mqsync_error *ret_error);
 void mqsync_server_close(struct mqsync_server *s); /* NULL is fine */
 
 /* Runs until mqsync_server_stop(), and then until the connections are closed (at most some seconds). */

@@ -8,11 +8,11 @@
 
 enum {
     UNAUTHENTICATED_MS = 10000,
-    LINGER_MS = 5000, /* for a queue to get out before its connection is closed */
+    TOO_LONG_MS = 1000, /* for a message that is too long to end */
+    LINGER_MS = 5000,   /* for a queue to get out before its connection is closed */
     SYNCS_MAX = 32,
     PENDING_HIGH = 256, /* commands on their way: above that a connection is not read from */
     PENDING_LOW = 64,
-    STARVING_LOW = 65536,
     ANSWERS_MAX = 8 << 20, /* bytes that are no events, beyond sendQueueBytes */
     CLOSE_NORMAL = 1000,
     CLOSE_GOING_AWAY = 1001,
@@ -24,7 +24,7 @@ enum {
 
 static const struct mqsync_slice nothing;
 
-/* --- handles ------------------------------------------------------------------------------------------------------------ */
+/* --- handles ------------------------------------------------------------------------------------------------------ */
 
 /* A free place holds the next free one, marked by its lowest bit. */
 static bool take_handle(struct mqsync_bridge *b, struct mqsync_session *s)
@@ -67,7 +67,7 @@ struct mqsync_session *mqsync_session_find(struct mqsync_bridge *b, uint64_t han
     return s && !((uintptr_t)s & 1) && s->handle == handle ? s : NULL;
 }
 
-/* --- what goes out -------------------------------------------------------------------------------------------------------- */
+/* --- what goes out ------------------------------------------------------------------------------------------------ */
 
 void mqsync_session_end(struct mqsync_session *s, uint16_t code, const char *reason)
 {
@@ -101,17 +101,20 @@ static void relieve(struct mqsync_session *s)
     }
 }
 
-static void consider_pause(struct mqsync_session *s)
+void mqsync_session_reconsider(struct mqsync_session *s)
 {
     size_t max = s->bridge->config->bridge.send_queue_bytes;
-    bool pause = s->paused ? s->pending > PENDING_LOW || s->queue.bytes > max / 2
-                           : s->pending > PENDING_HIGH || s->queue.bytes > max;
+    /* without a broker nothing is acknowledged, and writes are refused at once: reading them costs nothing */
+    unsigned pending = mqsync_upstream_is_up(s->bridge->upstream) ? s->pending : 0;
+    bool pause = s->paused ? pending > PENDING_LOW || s->queue.bytes > max / 2
+                           : pending > PENDING_HIGH || s->queue.bytes > max;
 
     if (pause == s->paused)
         return;
     s->paused = pause;
     mqsync_socket_pause(s->socket, pause);
 }
+
 
 void mqsync_session_send(struct mqsync_session *s, struct mqsync_frame *f)
 {
@@ -123,7 +126,7 @@ void mqsync_session_send(struct mqsync_session *s, struct mqsync_frame *f)
     }
     if (s->queue.bytes > s->bridge->config->bridge.send_queue_bytes) {
         relieve(s);
-        consider_pause(s);
+        mqsync_session_reconsider(s);
     }
     if (first)
         mqsync_socket_wake(s->socket);
@@ -166,17 +169,17 @@ struct mqsync_frame *mqsync_session_next(struct mqsync_session *s, uint16_t *ret
         *ret_close = s->close_code;
         *ret_reason = s->close_reason;
     }
-    if (s->starving && s->queue.bytes <= STARVING_LOW) {
+    if (s->starving && s->queue.bytes <= MQSYNC_QUEUE_LOW) {
         s->starving = false;
         for (struct mqsync_feed *feed = s->feeds; feed; feed = feed->next)
             mqsync_feed_hunger(s->bridge, feed);
     }
     if (s->paused)
-        consider_pause(s);
+        mqsync_session_reconsider(s);
     return f;
 }
 
-/* --- who it is ------------------------------------------------------------------------------------------------------------ */
+/* --- who it is ---------------------------------------------------------------------------------------------------- */
 
 static struct mqsync_identity identity(const struct mqsync_session *s)
 {
@@ -196,7 +199,8 @@ static enum mqsync_code allow(const struct mqsync_session *s, struct mqsync_slic
         return mqsync_fail(ret_error, MQSYNC_COLLECTION_NOT_FOUND, "there is no collection of that name");
     if (mqsync_access(c, write, &who) == MQSYNC_RIGHT_ALL)
         return MQSYNC_OK;
-    return mqsync_fail(ret_error, MQSYNC_UNAUTHORIZED, "this user may not %s this collection", write ? "write to" : "read");
+    return mqsync_fail(ret_error, MQSYNC_UNAUTHORIZED, "this user may not %s this collection",
+                       write ? "write to" : "read");
 }
 
 static void fail_auth(struct mqsync_session *s, const struct mqsync_error *e)
@@ -215,8 +219,8 @@ static enum mqsync_code enter(struct mqsync_session *s, struct mqsync_slice name
         return MQSYNC_OK;
     if (!full)
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
-    mqsync_log(MQSYNC_LOG_WARNING, "MQS3022", "refused %s: user '%.*s' has %u connections already", s->address, (int)name.n, name.p,
-               s->bridge->config->limits.connections_per_user);
+    mqsync_log(MQSYNC_LOG_WARNING, "MQS3022", "refused %s: user '%.*s' has %u connections already", s->address,
+               (int)name.n, name.p, s->bridge->config->limits.connections_per_user);
     return mqsync_fail(ret_error, MQSYNC_RATE_LIMIT_EXCEEDED, "this user has %u connections already",
                        s->bridge->config->limits.connections_per_user);
 }
@@ -229,7 +233,8 @@ static void subscribe_path(struct mqsync_session *s)
 
     s->path = NULL;
     while (list && (name = strsep(&rest, ","))) {
-        struct mqsync_message m = {.type = MQSYNC_TYPE_SUBSCRIBE, .collection = mqsync_slice_str(name), .full_updates = true};
+        struct mqsync_message m = {
+            .type = MQSYNC_TYPE_SUBSCRIBE, .collection = mqsync_slice_str(name), .full_updates = true};
         subscribe(s, &m, true);
     }
     free(list);
@@ -269,7 +274,7 @@ static bool authenticate(struct mqsync_session *s, struct mqsync_slice token)
     return false;
 }
 
-/* --- messages ------------------------------------------------------------------------------------------------------------- */
+/* --- messages ----------------------------------------------------------------------------------------------------- */
 
 static void send_error_about(struct mqsync_session *s, const struct mqsync_error *e, const struct mqsync_message *m)
 {
@@ -318,8 +323,8 @@ struct mqsync_feed *mqsync_session_feed(const struct mqsync_session *s, uint64_t
     return NULL;
 }
 
-/* One who has come by /ws/{collections} and subscribes again as well is told that it is, and gets no second snapshot. Any other
- * `subscribe` begins anew. */
+/* One who has come by /ws/{collections} and subscribes again as well is told that it is, and gets no second snapshot.
+ * Any other `subscribe` begins anew. */
 static void subscribe(struct mqsync_session *s, const struct mqsync_message *m, bool by_path)
 {
     struct mqsync_feed *have = subscription_to(s, m->collection);
@@ -383,7 +388,9 @@ static enum mqsync_code forward(struct mqsync_session *s, const struct mqsync_me
     struct mqsync_upstream_command command = {
         .collection = m->collection,
         .payload = text,
-        .user = s->claims.user ? s->claims.user : b->trusted ? "" : NULL,
+        .user = s->claims.user ? s->claims.user
+                : b->trusted   ? ""
+                               : NULL,
         .correlation = {(const char *)correlation, sizeof(correlation)},
         .mark = c->mark,
     };
@@ -393,7 +400,7 @@ static enum mqsync_code forward(struct mqsync_session *s, const struct mqsync_me
     }
     mqsync_pending_sent(&b->pending, c, mid);
     s->pending++;
-    consider_pause(s);
+    mqsync_session_reconsider(s);
     return MQSYNC_OK;
 }
 
@@ -401,7 +408,7 @@ void mqsync_session_command_done(struct mqsync_session *s)
 {
     s->pending--;
     if (s->paused)
-        consider_pause(s);
+        mqsync_session_reconsider(s);
 }
 
 static void write_record(struct mqsync_session *s, const struct mqsync_message *m, struct mqsync_slice text)
@@ -461,8 +468,8 @@ void mqsync_session_receive(struct mqsync_session *s, struct mqsync_slice text)
     }
     b->metrics.messages[m.type]++;
     if (s->user && !mqsync_user_may_send(s->user, max, mqsync_time_now())) {
-        mqsync_log(MQSYNC_LOG_WARNING, "MQS3023", "%s (user '%s') has sent more than %u messages in a minute", s->address,
-                   s->user->name, max);
+        mqsync_log(MQSYNC_LOG_WARNING, "MQS3023", "%s (user '%s') has sent more than %u messages in a minute",
+                   s->address, s->user->name, max);
         mqsync_fail(&e, MQSYNC_RATE_LIMIT_EXCEEDED, "more than %u messages in a minute", max);
         send_error_about(s, &e, &m);
         return;
@@ -481,6 +488,11 @@ void mqsync_session_receive_too_long(struct mqsync_session *s, size_t max)
                s->claims.user ? s->claims.user : "", max);
     mqsync_fail(&e, MQSYNC_INVALID_MESSAGE, "a message has at most %zu bytes", max);
     mqsync_session_send_error(s, &e, nothing, nothing, nothing);
+    s->too_long_ms = mqsync_monotonic_us() / 1000;
+}
+
+void mqsync_session_too_long_over(struct mqsync_session *s)
+{
     mqsync_session_end(s, CLOSE_TOO_BIG, "message too big");
 }
 
@@ -495,7 +507,7 @@ void mqsync_session_receive_binary(struct mqsync_session *s)
     mqsync_session_send_error(s, &e, nothing, nothing, nothing);
 }
 
-/* --- life ----------------------------------------------------------------------------------------------------------------- */
+/* --- life --------------------------------------------------------------------------------------------------------- */
 
 struct mqsync_session *mqsync_session_open(struct mqsync_bridge *b, struct mqsync_socket *socket, const char *address,
                                            const char *path, struct mqsync_slice token)
@@ -566,6 +578,8 @@ static void tick(struct mqsync_session *s, int64_t now_ms, int64_t time_ms)
     if (s->closing_ms) {
         if (now_ms - s->closing_ms > LINGER_MS)
             mqsync_socket_kill(s->socket);
+    } else if (s->too_long_ms && now_ms - s->too_long_ms > TOO_LONG_MS) {
+        mqsync_session_too_long_over(s);
     } else if (!s->authenticated && now_ms - s->opened_ms > UNAUTHENTICATED_MS) {
         mqsync_fail(&e, MQSYNC_AUTH_FAILED, "no auth came within %d s", UNAUTHENTICATED_MS / 1000);
         fail_auth(s, &e);

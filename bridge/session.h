@@ -22,8 +22,9 @@ struct mqsync_session {
     struct mqsync_queue queue;
     bool starving; /* feeds wait for the queue to have room */
     bool paused;
-    unsigned pending; /* commands not yet acknowledged */
+    unsigned pending;            /* commands not yet acknowledged */
     int64_t opened_ms, heard_ms; /* monotonic */
+    int64_t too_long_ms;         /* when a message became too long; 0: none did */
     int64_t closing_ms;          /* 0: not closing */
     uint16_t close_code;         /* once the queue is out */
     const char *close_reason;
@@ -38,6 +39,7 @@ void mqsync_session_close(struct mqsync_session *s);
 void mqsync_session_receive(struct mqsync_session *s, struct mqsync_slice text);
 /* One that is none: too long, or not text. */
 void mqsync_session_receive_too_long(struct mqsync_session *s, size_t max);
+void mqsync_session_too_long_over(struct mqsync_session *s); /* the rest of it has passed */
 void mqsync_session_receive_binary(struct mqsync_session *s);
 /* Anything at all has come. */
 static inline void mqsync_session_heard(struct mqsync_session *s, int64_t now_ms)
@@ -48,10 +50,16 @@ static inline void mqsync_session_heard(struct mqsync_session *s, int64_t now_ms
 /* The broker has acknowledged one of its commands. */
 void mqsync_session_command_done(struct mqsync_session *s);
 
-/* What to write next; the caller gets the reference. NULL: nothing, and if *ret_close is not 0 the connection is to be closed with that. */
+/* Reads from the client or lets it wait, as its queue and its commands on their way demand. To be called when the
+ * broker has come or gone. */
+void mqsync_session_reconsider(struct mqsync_session *s);
+
+/* What to write next; the caller gets the reference. NULL: nothing, and if *ret_close is not 0 the connection is to be
+ * closed with that. */
 struct mqsync_frame *mqsync_session_next(struct mqsync_session *s, uint16_t *ret_close, const char **ret_reason);
 
-/* Queues a message; takes the reference over; NULL (out of memory) closes. An event beyond sendQueueBytes makes all events leave the queue. */
+/* Queues a message; takes the reference over; NULL (out of memory) closes. An event beyond sendQueueBytes makes all
+ * events leave the queue. */
 void mqsync_session_send(struct mqsync_session *s, struct mqsync_frame *f);
 void mqsync_session_send_text(struct mqsync_session *s, struct mqsync_slice text);
 /* Empty slices: the error is about none. */
@@ -74,6 +82,9 @@ void mqsync_sessions_tick(struct mqsync_bridge *b, int64_t now_ms);
 /* All of them close once their queues are out. */
 void mqsync_sessions_end(struct mqsync_bridge *b);
 
-enum { MQSYNC_ENVELOPE_MAX = 65536 }; /* what a message may have around its data */
+enum {
+    MQSYNC_ENVELOPE_MAX = 65536, /* what a message may have around its data */
+    MQSYNC_QUEUE_LOW = 32768,    /* bytes: a connection that has more waiting gets no more pages */
+};
 
 #endif

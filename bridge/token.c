@@ -15,21 +15,22 @@ struct mqsync_token_verifier {
     struct mqsync_buf key; /* with a NUL behind it */
 };
 
-/* --- the key ---------------------------------------------------------------------------------------------------------- */
+/* --- the key ------------------------------------------------------------------------------------------------------ */
 
 static enum mqsync_code read_key(const char *name, struct mqsync_buf *out, struct mqsync_error *ret_error)
 {
     FILE *f = fopen(name, "re");
     if (!f)
-        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "auth.jwt.keyFile: cannot read %s: %s", name, strerror(errno));
+        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "auth.jwt.keyFile: cannot read %s: %s", name,
+                           strerror(errno));
     char *room = mqsync_buf_reserve(out, KEY_MAX + 1);
     if (room)
         out->n = fread(room, 1, KEY_MAX, f);
     bool ok = room && !ferror(f) && feof(f);
     fclose(f);
     if (!ok)
-        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "auth.jwt.keyFile: cannot read %s, or it is longer than %d bytes", name,
-                           KEY_MAX);
+        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR,
+                           "auth.jwt.keyFile: cannot read %s, or it is longer than %d bytes", name, KEY_MAX);
     return MQSYNC_OK;
 }
 
@@ -56,7 +57,8 @@ enum mqsync_code mqsync_token_verifier_open(const struct mqsync_config *config, 
     if (code == MQSYNC_OK && v->key.n == 0)
         code = mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "auth.jwt.keyFile: %s holds no key", name);
     else if (code == MQSYNC_OK && config->auth.algorithm != MQSYNC_JWT_HS256 && !strstr(v->key.p, "PUBLIC KEY"))
-        code = mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "auth.jwt.keyFile: expected a public key in PEM form in %s", name);
+        code = mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "auth.jwt.keyFile: expected a public key in PEM form in %s",
+                           name);
     if (code != MQSYNC_OK) {
         mqsync_token_verifier_close(v);
         return code;
@@ -75,7 +77,7 @@ void mqsync_token_verifier_close(struct mqsync_token_verifier *v)
     free(v);
 }
 
-/* --- claims ----------------------------------------------------------------------------------------------------------- */
+/* --- claims ------------------------------------------------------------------------------------------------------- */
 
 /* A time in seconds, which RFC 7519 lets have a fraction. */
 static bool read_time(struct mqsync_slice value, int64_t *ret_ms)
@@ -87,7 +89,8 @@ static bool read_time(struct mqsync_slice value, int64_t *ret_ms)
         return false;
     for (; i < value.n && i <= CLAIM_DIGITS && value.p[i] >= '0' && value.p[i] <= '9'; i++)
         seconds = seconds * 10 + (value.p[i] - '0');
-    if (i == 0 || i > CLAIM_DIGITS || (i < value.n && (value.p[i] != '.' || memchr(value.p, 'e', value.n) || memchr(value.p, 'E', value.n))))
+    if (i == 0 || i > CLAIM_DIGITS ||
+        (i < value.n && (value.p[i] != '.' || memchr(value.p, 'e', value.n) || memchr(value.p, 'E', value.n))))
         return false;
     *ret_ms = seconds * 1000;
     return true;

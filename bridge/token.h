@@ -23,8 +23,8 @@ struct mqsync_claims {
     char *text;         /* what roles point into */
 };
 
-/* Checks the signature with the configured algorithm and no other, exp and nbf against now_ms, and that there is a user. Returns
- * MQSYNC_AUTH_FAILED with the reason otherwise; *ret is then untouched. */
+/* Checks the signature with the configured algorithm and no other, exp and nbf against now_ms, and that there is a
+ * user. Returns MQSYNC_AUTH_FAILED with the reason otherwise; *ret is then untouched. */
 enum mqsync_code mqsync_token_verify(const struct mqsync_token_verifier *v, struct mqsync_slice token, int64_t now_ms,
                                      struct mqsync_claims *ret, struct mqsync_error *ret_error);
 void mqsync_claims_free(struct mqsync_claims *c); /* and zeroes */

@@ -41,7 +41,7 @@ struct mqsync_upstream {
     struct mqsync_buf topic;
 };
 
-/* --- the socket --------------------------------------------------------------------------------------------------------- */
+/* --- the socket --------------------------------------------------------------------------------------------------- */
 
 static void watch(struct mqsync_upstream *u)
 {
@@ -84,9 +84,10 @@ static void settle(struct mqsync_upstream *u, int result)
     watch(u);
 }
 
-/* --- what libmosquitto calls ---------------------------------------------------------------------------------------------- */
+/* --- what libmosquitto calls -------------------------------------------------------------------------------------- */
 
-static void on_connect(struct mosquitto *mosq, void *context, int result, int flags, const mosquitto_property *properties)
+static void on_connect(struct mosquitto *mosq, void *context, int result, int flags,
+                       const mosquitto_property *properties)
 {
     struct mqsync_upstream *u = context;
     struct mqsync_buf pattern = {0};
@@ -116,8 +117,8 @@ static void on_subscribe(struct mosquitto *mosq, void *context, int mid, int n, 
     if (mid != u->subscribe_mid || u->up)
         return;
     if (n < 1 || granted[0] >= 0x80) {
-        mqsync_log(MQSYNC_LOG_ERROR, "MQS3013", "the broker does not let the bridge subscribe to %s+/evt/+: its ACLs must allow it",
-                   u->prefix);
+        mqsync_log(MQSYNC_LOG_ERROR, "MQS3013",
+                   "the broker does not let the bridge subscribe to %s+/evt/+: its ACLs must allow it", u->prefix);
         return;
     }
     u->up = true;
@@ -177,7 +178,9 @@ static void on_message(struct mosquitto *mosq, void *context, const struct mosqu
     if (strncmp(kind, "/re/", 4) == 0) {
         take_answer(u, payload, properties);
     } else if (strncmp(kind, "/evt/", 5) == 0) {
-        struct mqsync_upstream_event e = {{collection, (size_t)(kind - collection)}, mqsync_slice_str(rest + 1), payload,
+        struct mqsync_upstream_event e = {{collection, (size_t)(kind - collection)},
+                                          mqsync_slice_str(rest + 1),
+                                          payload,
                                           properties ? read_mark(u, properties) : 0};
         u->handler->event(u->handler->context, &e);
     }
@@ -192,7 +195,7 @@ static void on_publish(struct mosquitto *mosq, void *context, int mid, int reaso
     u->handler->acknowledged(u->handler->context, (uint16_t)mid, reason >= 0x80);
 }
 
-/* --- opening ------------------------------------------------------------------------------------------------------------ */
+/* --- opening ------------------------------------------------------------------------------------------------------ */
 
 /* "mqtt://host:port" as the configuration has checked it. */
 static bool parse_address(struct mqsync_upstream *u, const char *url, bool *ret_tls)
@@ -209,7 +212,8 @@ static bool parse_address(struct mqsync_upstream *u, const char *url, bool *ret_
     return u->host;
 }
 
-static enum mqsync_code set_login(struct mqsync_upstream *u, const struct mqsync_config *config, struct mqsync_error *ret_error)
+static enum mqsync_code set_login(struct mqsync_upstream *u, const struct mqsync_config *config,
+                                  struct mqsync_error *ret_error)
 {
     const char *file = config->bridge.password_file;
     char password[1024] = "";
@@ -217,7 +221,8 @@ static enum mqsync_code set_login(struct mqsync_upstream *u, const struct mqsync
     if (file) {
         FILE *f = fopen(file, "re");
         if (!f)
-            return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "bridge.passwordFile: cannot read %s: %s", file, strerror(errno));
+            return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "bridge.passwordFile: cannot read %s: %s", file,
+                               strerror(errno));
         if (!fgets(password, sizeof(password), f))
             password[0] = '\0';
         fclose(f);
@@ -228,7 +233,8 @@ static enum mqsync_code set_login(struct mqsync_upstream *u, const struct mqsync
     return rc ? mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "bridge.username: %s", mosquitto_strerror(rc)) : MQSYNC_OK;
 }
 
-static enum mqsync_code set_up(struct mqsync_upstream *u, const struct mqsync_config *config, struct mqsync_error *ret_error)
+static enum mqsync_code set_up(struct mqsync_upstream *u, const struct mqsync_config *config,
+                               struct mqsync_error *ret_error)
 {
     bool tls;
 
@@ -238,7 +244,8 @@ static enum mqsync_code set_up(struct mqsync_upstream *u, const struct mqsync_co
         getrandom(&u->secret, sizeof(u->secret), 0) != sizeof(u->secret))
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
     /* not the secret itself: the id is seen in the broker's log */
-    snprintf(u->id, sizeof(u->id), "mqsync-bridge-%08" PRIx32, (uint32_t)((u->secret * UINT64_C(0x9E3779B97F4A7C15)) >> 32));
+    snprintf(u->id, sizeof(u->id), "mqsync-bridge-%08" PRIx32,
+             (uint32_t)((u->secret * UINT64_C(0x9E3779B97F4A7C15)) >> 32));
     u->mosq = mosquitto_new(u->id, true, u);
     if (!u->mosq)
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
@@ -246,8 +253,8 @@ static enum mqsync_code set_up(struct mqsync_upstream *u, const struct mqsync_co
     mosquitto_int_option(u->mosq, MOSQ_OPT_RECEIVE_MAXIMUM, IN_FLIGHT);
     mosquitto_int_option(u->mosq, MOSQ_OPT_SEND_MAXIMUM, IN_FLIGHT);
     mosquitto_int_option(u->mosq, MOSQ_OPT_TCP_NODELAY, 1);
-    if (tls && (mosquitto_int_option(u->mosq, MOSQ_OPT_TLS_USE_OS_CERTS, 1) ||
-                mosquitto_tls_opts_set(u->mosq, 1, NULL, NULL)))
+    if (tls &&
+        (mosquitto_int_option(u->mosq, MOSQ_OPT_TLS_USE_OS_CERTS, 1) || mosquitto_tls_opts_set(u->mosq, 1, NULL, NULL)))
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "bridge.broker: this libmosquitto has no TLS");
     mosquitto_connect_v5_callback_set(u->mosq, on_connect);
     mosquitto_subscribe_v5_callback_set(u->mosq, on_subscribe);
@@ -291,7 +298,7 @@ void mqsync_upstream_close(struct mqsync_upstream *u)
     free(u);
 }
 
-/* --- driving it --------------------------------------------------------------------------------------------------------- */
+/* --- driving it --------------------------------------------------------------------------------------------------- */
 
 static void connect_now(struct mqsync_upstream *u)
 {
@@ -338,12 +345,18 @@ void mqsync_upstream_writable(struct mqsync_upstream *u)
         settle(u, mosquitto_loop_write(u->mosq, 1));
 }
 
+void mqsync_upstream_unwatched(struct mqsync_upstream *u)
+{
+    u->fd = -1;
+    mqsync_upstream_readable(u);
+}
+
 bool mqsync_upstream_is_up(const struct mqsync_upstream *u)
 {
     return u->up;
 }
 
-/* --- sending ------------------------------------------------------------------------------------------------------------ */
+/* --- sending ------------------------------------------------------------------------------------------------------ */
 
 static bool add_properties(const struct mqsync_upstream *u, const struct mqsync_upstream_command *c,
                            mosquitto_property **list)
@@ -361,7 +374,8 @@ static bool add_properties(const struct mqsync_upstream *u, const struct mqsync_
     return !mosquitto_property_add_string_pair(list, MQTT_PROP_USER_PROPERTY, MARK_PROPERTY, mark);
 }
 
-enum mqsync_code mqsync_upstream_command(struct mqsync_upstream *u, const struct mqsync_upstream_command *c, uint16_t *ret_mid)
+enum mqsync_code mqsync_upstream_command(struct mqsync_upstream *u, const struct mqsync_upstream_command *c,
+                                         uint16_t *ret_mid)
 {
     mosquitto_property *properties = NULL;
     int mid = 0, rc = MOSQ_ERR_NOMEM;
@@ -378,5 +392,6 @@ enum mqsync_code mqsync_upstream_command(struct mqsync_upstream *u, const struct
     watch(u);
     *ret_mid = (uint16_t)mid;
     /* a connection that is lost while it sends is found lost by the next call; the command is kept until then */
-    return rc == MOSQ_ERR_SUCCESS || rc == MOSQ_ERR_NO_CONN || rc == MOSQ_ERR_CONN_LOST ? MQSYNC_OK : MQSYNC_SERVER_ERROR;
+    return rc == MOSQ_ERR_SUCCESS || rc == MOSQ_ERR_NO_CONN || rc == MOSQ_ERR_CONN_LOST ? MQSYNC_OK
+                                                                                        : MQSYNC_SERVER_ERROR;
 }

@@ -15,7 +15,7 @@ struct mqsync_upstream_event {
 
 struct mqsync_upstream_handler {
     void *context;
-    void (*up)(void *context);   /* connected, subscribed: what happens from now on is announced */
+    void (*up)(void *context); /* connected, subscribed: what happens from now on is announced */
     void (*down)(void *context);
     /* Announced from the moment of the subscription on; some may be missing, and are seen missing by their seq. */
     void (*event)(void *context, const struct mqsync_upstream_event *e);
@@ -39,6 +39,9 @@ void mqsync_upstream_tick(struct mqsync_upstream *u, int64_t now_ms);
 void mqsync_upstream_readable(struct mqsync_upstream *u);
 void mqsync_upstream_writable(struct mqsync_upstream *u);
 
+/* The descriptor given to watch() is no longer being watched, though it may still have something to say. */
+void mqsync_upstream_unwatched(struct mqsync_upstream *u);
+
 bool mqsync_upstream_is_up(const struct mqsync_upstream *u);
 
 struct mqsync_upstream_command {
@@ -49,8 +52,9 @@ struct mqsync_upstream_command {
     uint64_t mark;                   /* comes back with the event that the command becomes; 0: none */
 };
 
-/* Sends at QoS 1: once it returns MQSYNC_OK the command is sent again after a reconnection until it is acknowledged. *ret_mid is what
- * acknowledged() will say. */
-enum mqsync_code mqsync_upstream_command(struct mqsync_upstream *u, const struct mqsync_upstream_command *c, uint16_t *ret_mid);
+/* Sends at QoS 1: once it returns MQSYNC_OK the command is sent again after a reconnection until it is acknowledged.
+ * *ret_mid is what acknowledged() will say. */
+enum mqsync_code mqsync_upstream_command(struct mqsync_upstream *u, const struct mqsync_upstream_command *c,
+                                         uint16_t *ret_mid);
 
 #endif

@@ -17,7 +17,8 @@ static struct mqsync_user *find(struct mqsync_users *users, struct mqsync_slice 
     return NULL;
 }
 
-struct mqsync_user *mqsync_user_enter(struct mqsync_users *users, struct mqsync_slice name, unsigned max, bool *ret_full)
+struct mqsync_user *mqsync_user_enter(struct mqsync_users *users, struct mqsync_slice name, unsigned max,
+                                      bool *ret_full)
 {
     struct mqsync_user *u = name.n ? find(users, name) : NULL;
 

@@ -19,7 +19,8 @@ struct mqsync_users {
 };
 
 /* One more connection of that user; NULL: out of memory, or max (0: no limit) are there already (*ret_full). */
-struct mqsync_user *mqsync_user_enter(struct mqsync_users *users, struct mqsync_slice name, unsigned max, bool *ret_full);
+struct mqsync_user *mqsync_user_enter(struct mqsync_users *users, struct mqsync_slice name, unsigned max,
+                                      bool *ret_full);
 void mqsync_user_leave(struct mqsync_users *users, struct mqsync_user *u); /* NULL is fine */
 
 /* Counts a message; false when there were max (0: no limit) in this minute already. */

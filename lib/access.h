@@ -18,12 +18,14 @@ enum mqsync_right {
     MQSYNC_RIGHT_ALL,
 };
 
-/* What the identity may do: reading with write false, changing with write true. An anonymous user is nobody's owner, and is listed by
+/* What the identity may do: reading with write false, changing with write true. An anonymous user is nobody's owner,
+ * and is listed by
  * "*" alone. */
-enum mqsync_right mqsync_access(const struct mqsync_collection_config *c, bool write, const struct mqsync_identity *who);
+enum mqsync_right mqsync_access(const struct mqsync_collection_config *c, bool write,
+                                const struct mqsync_identity *who);
 
-/* Whether a record's data (checked JSON object; may be empty) names the user in the collection's owner field: as a string, or as a
- * number with the digits of the id. Linear in data. */
+/* Whether a record's data (checked JSON object; may be empty) names the user in the collection's owner field: as a
+ * string, or as a number with the digits of the id. Linear in data. */
 bool mqsync_access_owns(const struct mqsync_collection_config *c, struct mqsync_slice user, struct mqsync_slice data);
 
 #endif

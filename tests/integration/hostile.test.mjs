@@ -17,6 +17,7 @@ const broker = await Broker.start({
         },
         limits: { maxRecordBytes: 1_048_576 },
     },
+    conf: ['max_packet_size 20000000'], // 2.1 takes no more than 2,000,000 by itself
 });
 after(() => broker.stop());
 

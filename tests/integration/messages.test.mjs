@@ -318,6 +318,26 @@ matrix('bad data in the short form is INVALID_MESSAGE', { qos: [0, 1, 2] }, asyn
     assert.equal((await client.sync(collection)).records.size, 0);
 });
 
+test('properties that are empty harm nobody, and events keep those that are not meant for the plugin [MQTT 5]', async () => {
+    const collection = unique('c');
+    const client = await broker.client({ version: 5 });
+    const reader = await broker.client({ version: 5 });
+    await reader.subscribe(`sync/${collection}/evt/#`);
+    for (const [given, kept] of [
+        [{ userProperties: { '': 'x' } }, { userProperties: { '': 'x' } }],
+        [{ userProperties: { '': '', ifVersion: '0', colour: '' } }, { userProperties: { '': '', colour: '' } }],
+        [{ contentType: '', userProperties: { ifVersion: '0' } }, { contentType: '' }],
+        [{ responseTopic: `re/${collection}`, correlationData: Buffer.alloc(0) }, {}],
+    ]) {
+        const recordId = unique('r');
+        accepted(await client.short(collection, recordId, 'insert', '{}', { properties: given }));
+        const { properties = {} } = await reader.eventPacket((m) => m.topic.endsWith(`/${recordId}`));
+        const { contentType, userProperties } = JSON.parse(JSON.stringify(properties));
+        const { contentType: keptType, userProperties: keptPairs } = kept;
+        assert.deepEqual([contentType, userProperties], [keptType, keptPairs], JSON.stringify(given));
+    }
+});
+
 test('wrong user properties in the short form are INVALID_MESSAGE [MQTT 5]', async () => {
     const collection = unique('c');
     const client = await broker.client({ version: 5 });
