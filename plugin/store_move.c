@@ -42,6 +42,7 @@ struct move {
     size_t touched_n;
     unsigned created, forgotten;
     bool power; /* the durability that is asked for */
+    int64_t forget_ms;       /* tombstones that arrived before this are forgotten */
     int rc; /* sticky */
 };
 
@@ -62,6 +63,7 @@ static void collect(struct move *m, const struct mqsync_table *table)
     }
     pthread_mutex_lock(&s->lock);
     m->power = s->o.durability == MQSYNC_DURABILITY_POWER;
+    m->forget_ms = mqsync_time_now() - (int64_t)s->o.tombstone_days * DAY_MS;
     m->collections_n = s->next_cid < s->collections.by_cid_n ? s->next_cid : s->collections.by_cid_n;
     m->collections = malloc((m->collections_n + 1) * sizeof(struct mqsync_collection *));
     m->touched = malloc((m->collections_n + 1) * sizeof(struct touched));
@@ -93,7 +95,7 @@ static void put_row(struct move *m, struct mqsync_collection *c, const struct mq
 }
 
 /* The entries of one collection, from *at on; then its tombstones that are old enough. */
-static void move_collection(struct move *m, struct mqsync_collection *c, size_t *at, int64_t cutoff_ms)
+static void move_collection(struct move *m, struct mqsync_collection *c, size_t *at)
 {
     struct mqsync_collection_row row;
     bool due = m->forgotten < FORGET_SLICE && c->tombstones > 0;
@@ -106,18 +108,17 @@ static void move_collection(struct move *m, struct mqsync_collection *c, size_t 
         ++*at;
     if (m->rc == 0 && *at > first)
         m->rc = mqsync_lmdb_put_run(m->txn, &m->s->dbis, &row, m->entries + first, *at - first);
-    m->forgotten += mqsync_lmdb_forget(m->txn, &m->s->dbis, &row, cutoff_ms, FORGET_SLICE - m->forgotten, &m->rc);
+    m->forgotten += mqsync_lmdb_forget(m->txn, &m->s->dbis, &row, m->forget_ms, FORGET_SLICE - m->forgotten, &m->rc);
     put_row(m, c, &row);
 }
 
 static void move_all(struct move *m, uint64_t segment)
 {
     struct mqsync_store *s = m->s;
-    int64_t cutoff_ms = mqsync_time_now() - (int64_t)s->o.tombstone_days * DAY_MS;
     size_t at = 0;
     for (size_t cid = 0; cid < m->collections_n && m->rc == 0; cid++) {
         if (m->collections[cid])
-            move_collection(m, m->collections[cid], &at, cutoff_ms);
+            move_collection(m, m->collections[cid], &at);
     }
     struct mqsync_state state = s->state;
     state.applied = segment;
