@@ -347,8 +347,10 @@ static void free_all(struct mqsync_store *s)
     mqsync_table_free(s->spare);
     mqsync_collections_free(&s->collections);
     mqsync_buf_free(&s->encoded);
-    if (s->lock_fd >= 0)
+    if (s->lock_fd >= 0) {
+        flock(s->lock_fd, LOCK_UN); /* a thread that has been joined may not quite have closed its own descriptors yet */
         close(s->lock_fd);
+    }
     pthread_cond_destroy(&s->wake_mover);
     pthread_cond_destroy(&s->wake_syncer);
     pthread_cond_destroy(&s->moved);
