@@ -63,7 +63,8 @@ static enum mqsync_code try_write(struct mqsync_store *s, struct mqsync_collecti
     static struct mqsync_record r;
     uint64_t floor = 0, version = 0;
     enum mqsync_code code = mqsync_store_get(s, c, mqsync_slice_str(id), &r, &floor, &error);
-    ck_assert(code == MQSYNC_OK || code == MQSYNC_RECORD_NOT_FOUND);
+    if (code != MQSYNC_OK && code != MQSYNC_RECORD_NOT_FOUND)
+        return code;
     version = 1 + (code == MQSYNC_OK ? r.version : floor);
     r = (struct mqsync_record){.version = version, .seq = seq_of(c) + 1, .updated_ms = arrived_ms, .deleted = !data, .data = mqsync_slice_str(data)};
     r.history_n = 1;
@@ -141,22 +142,39 @@ START_TEST(keeps_what_it_is_given)
 }
 END_TEST
 
-/* Runs write_many in a child that is killed once it has told of `after` writes; returns what it told last. */
+/* A program of its own: writes until it is killed, and tells each write on its standard output. It may be killed in the middle of
+ * anything, so it has nothing to do with check. */
+static int pump(void)
+{
+    struct mqsync_store *s;
+    struct mqsync_collection *c;
+    if (mqsync_store_open(&options, &s, &error) != MQSYNC_OK ||
+        mqsync_store_ensure(s, mqsync_slice_str("k"), 10, &c, &error) != MQSYNC_OK)
+        return EXIT_FAILURE;
+    for (unsigned i = 1;; i++) {
+        char id[16], data[64];
+        snprintf(id, sizeof id, "r%u", i % 300);
+        snprintf(data, sizeof data, "{\"i\":%u}", i);
+        if (try_write(s, c, id, i % 7 ? data : NULL, mqsync_time_now(), NULL) != MQSYNC_OK || write(STDOUT_FILENO, &i, sizeof i) != sizeof i)
+            return EXIT_FAILURE;
+    }
+}
+
+/* Runs the pump and kills it once it has told of `after` writes; returns what it told last. */
 static unsigned run_and_kill(unsigned after)
 {
     int fds[2];
+    char batch[24];
+    snprintf(batch, sizeof batch, "%zu", options.batch_bytes);
     ck_assert_int_eq(pipe(fds), 0);
     pid_t pid = fork();
     if (pid == 0) {
-        struct mqsync_store *s = open_store();
-        struct mqsync_collection *c = ensure(s, "k");
-        for (unsigned i = 1;; i++) {
-            char id[16], data[64];
-            snprintf(id, sizeof id, "r%u", i % 300);
-            snprintf(data, sizeof data, "{\"i\":%u}", i);
-            if (try_write(s, c, id, i % 7 ? data : NULL, mqsync_time_now(), NULL) != MQSYNC_OK || write(fds[1], &i, sizeof i) != sizeof i)
-                _exit(1);
-        }
+        dup2(fds[1], STDOUT_FILENO);
+        close(fds[0]);
+        close(fds[1]);
+        execl("/proc/self/exe", "test_store", "--pump", dir, options.boot_id, options.durability == MQSYNC_DURABILITY_POWER ? "power" : "process",
+              batch, (char *)NULL);
+        _exit(2);
     }
     close(fds[1]);
     unsigned told = 0, last = 0;
@@ -166,7 +184,9 @@ static unsigned run_and_kill(unsigned after)
             kill(pid, SIGKILL);
     }
     close(fds[0]);
-    waitpid(pid, NULL, 0);
+    int status;
+    waitpid(pid, &status, 0);
+    ck_assert_msg(WIFSIGNALED(status), "the pump ended by itself, status %x", status);
     return last;
 }
 
@@ -491,6 +511,12 @@ int main(int argc, char **argv)
 {
     if (argc == 4 && strcmp(argv[1], "--backup") == 0)
         return mqsync_store_backup(argv[2], argv[3], NULL, NULL, &error) == MQSYNC_OK ? EXIT_SUCCESS : EXIT_FAILURE;
+    if (argc == 6 && strcmp(argv[1], "--pump") == 0) {
+        options = (struct mqsync_store_options){.dir = argv[2], .boot_id = argv[3], .tombstone_days = 30, .sync_interval_ms = 20,
+                                                .batch_bytes = strtoul(argv[5], NULL, 10)};
+        options.durability = strcmp(argv[4], "power") == 0 ? MQSYNC_DURABILITY_POWER : MQSYNC_DURABILITY_PROCESS;
+        return pump();
+    }
     Suite *suite = suite_create("store");
     TCase *tc = tcase_create("store");
     tcase_add_checked_fixture(tc, setup, teardown);
