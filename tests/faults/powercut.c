@@ -63,7 +63,7 @@ static char source[256];
 static enum file file_of(int fd, bool *ret_durable)
 {
     char link[64], path[512];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    snprintf(link, sizeof link, "/proc/thread-self/fd/%d", fd);
     ssize_t n = readlink(link, path, sizeof path - 1);
     if (n <= 0)
         return FILES;
