@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Lines for the operator on standard error: "mqsync-bridge MQS3001: text". docs/operations.md lists the ids. */
+/* Lines for the operator on standard error: "mqsync-bridge MQS3001: text". docs/bridge.md lists the ids. */
 #ifndef MQSYNC_BRIDGE_LOG_H
 #define MQSYNC_BRIDGE_LOG_H
 

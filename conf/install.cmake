@@ -22,6 +22,7 @@ endif()
 # docs/man/NAME.SECTION, compressed as Debian wants them
 find_program(GZIP gzip REQUIRED)
 file(GLOB man_pages CONFIGURE_DEPENDS docs/man/*.[1-8])
+list(FILTER man_pages EXCLUDE REGEX mqsync-bridge) # not in this package
 set(compressed_pages "")
 foreach(page ${man_pages})
   get_filename_component(name ${page} NAME)

@@ -78,6 +78,13 @@ test('docs/operations.md lists the log ids of the sources, and no others', () =>
     assert.deepEqual(listed, used);
 });
 
+test('docs/bridge.md lists the log ids of the bridge, and no others', () => {
+    const used = found(sources('bridge').filter((file) => file.endsWith('.c')).map(read).join('\n'), /"(MQS\d{4})"/g);
+    const listed = found(section('docs/bridge.md', 'Log lines'), /^\| `(MQS\d{4})`/gm);
+    assert.ok(used.length > 10, 'the bridge has log ids');
+    assert.deepEqual(listed, used);
+});
+
 test('docs/operations.md lists the counters of the sources, and no others', () => {
     const used = found(read('plugin/counters.c'), /^ +\{"([a-z/]+)", /gm);
     const listed = found(section('docs/operations.md', 'Counters'), /^\| `\$SYS\/broker\/mqsync\/([a-z/]+)`/gm)
@@ -165,7 +172,7 @@ test('links between the documents lead somewhere', () => {
 
 test('paths of this repository that the documents name are there', () => {
     for (const file of documents) {
-        for (const name of found(read(file), /`((?:conf|docs|lib|plugin|schemas|tests)\/[A-Za-z0-9_./-]+)`/g)) {
+        for (const name of found(read(file), /`((?:bridge|conf|docs|lib|plugin|schemas|tests)\/[A-Za-z0-9_./-]+)`/g)) {
             assert.ok(fs.existsSync(path.join(repository, name.replace(/\/$/, ''))), `${file}: ${name} is not there`);
         }
     }
