@@ -5,7 +5,7 @@
 
 #include "log.h"
 
-enum { OLD_US = 500000, SHARE = 2, WAIT_MAX_US = 200000 };
+enum { OLD_US = 100000, SHARE = 2, WAIT_MAX_US = 200000 };
 
 static int64_t monotonic_us(void)
 {
