@@ -246,8 +246,10 @@ static enum mqsync_code settle_recovery(struct mqsync_store *s, bool may_wait, s
             s->applied = last;
         }
     }
-    /* EIO is what LMDB makes of a write that found room for a part only. The new segment needs a file that holds none of those which still count */
-    may_wait = may_wait && (rc == ENOSPC || rc == EIO || rc == MDB_MAP_FULL) && last + 1 - s->applied <= MQSYNC_LOG_FILES;
+    /* EIO is what LMDB makes of a write that found room for a part only. While LMDB says "closed properly" the next start
+     * would not read the log, and the new segment needs a file that holds none of those which still count. */
+    may_wait = may_wait && !s->state.clean && last + 1 - s->applied <= MQSYNC_LOG_FILES;
+    may_wait = may_wait && (rc == ENOSPC || rc == EIO || rc == MDB_MAP_FULL);
     if (rc && may_wait)
         rc = freeze_recovered(s);
     if (rc)
