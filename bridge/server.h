@@ -12,7 +12,7 @@ enum mqsync_code mqsync_server_open(struct mqsync_bridge *b, struct mqsync_serve
                                     struct mqsync_error *ret_error);
 void mqsync_server_close(struct mqsync_server *s); /* NULL is fine */
 
-/* Runs until mqsync_server_stop(), and then until the connections are closed (at most some seconds). */
+/* Runs until SIGTERM or SIGINT, and then until the connections are closed (at most some seconds). */
 void mqsync_server_run(struct mqsync_server *s);
 
 /* Watches the descriptor of the upstream connection; -1: nothing any more. */

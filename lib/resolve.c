@@ -36,17 +36,6 @@ const char *mqsync_strategy_name(enum mqsync_strategy s)
     return (unsigned)s < STRATEGIES_N ? strategies[s].name : NULL;
 }
 
-bool mqsync_strategy_parse(struct mqsync_slice name, enum mqsync_strategy *ret)
-{
-    for (unsigned s = 0; s < STRATEGIES_N; s++) {
-        if (mqsync_slice_equal(name, mqsync_slice_str(strategies[s].name))) {
-            *ret = (enum mqsync_strategy)s;
-            return true;
-        }
-    }
-    return false;
-}
-
 bool mqsync_strategy_has_fields(enum mqsync_strategy s)
 {
     return (unsigned)s < STRATEGIES_N && strategies[s].has_fields;

@@ -21,7 +21,6 @@ enum mqsync_strategy {
 
 /* "lastWriteWins", ... as in the configuration; NULL / false for what is none. */
 const char *mqsync_strategy_name(enum mqsync_strategy s);
-bool mqsync_strategy_parse(struct mqsync_slice name, enum mqsync_strategy *ret);
 bool mqsync_strategy_has_fields(enum mqsync_strategy s);
 
 struct mqsync_rules {

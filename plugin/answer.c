@@ -136,6 +136,22 @@ void mqsync_answer_compose_winner(struct mqsync_plugin *p, const struct mqsync_r
     mqsync_event_encode(&p->scratch.answer, &event);
 }
 
+const char *mqsync_answer_record_topic(struct mqsync_plugin *p, struct mqsync_slice collection, const char *level,
+                                       struct mqsync_slice id)
+{
+    struct mqsync_buf *topic = &p->scratch.topic;
+
+    mqsync_buf_clear(topic);
+    mqsync_buf_add(topic, p->prefix, p->prefix_n);
+    mqsync_buf_add_slice(topic, collection);
+    mqsync_buf_add_char(topic, '/');
+    mqsync_buf_add_str(topic, level);
+    mqsync_buf_add_char(topic, '/');
+    mqsync_buf_add_slice(topic, id);
+    mqsync_buf_add_char(topic, '\0');
+    return topic->failed ? NULL : topic->p;
+}
+
 void mqsync_answer_swallow(struct mqsync_plugin *p, struct mosquitto_evt_message *event)
 {
     memcpy(event->topic, nowhere, sizeof(nowhere));

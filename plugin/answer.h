@@ -36,6 +36,10 @@ void mqsync_answer_plain(struct mqsync_plugin *p, const struct mqsync_request *r
 void mqsync_answer_compose_winner(struct mqsync_plugin *p, const struct mqsync_request *r,
                                   const struct mqsync_record *winner);
 
+/* root/{collection}/{level}/{id} in scratch.topic, NUL-terminated, good until the next answer; NULL: out of memory. */
+const char *mqsync_answer_record_topic(struct mqsync_plugin *p, struct mqsync_slice collection, const char *level,
+                                       struct mqsync_slice id);
+
 /* Lets the PUBLISH in flight end in a topic that nobody has, empty and without properties, so that the broker acknowledges
  * it and delivers nothing. */
 void mqsync_answer_swallow(struct mqsync_plugin *p, struct mosquitto_evt_message *event);

@@ -316,20 +316,16 @@ static bool through_queue(struct mqsync_plugin *p, const struct mqsync_request *
 /* Publishes the event and lets the command end. False: out of memory, e is as it was. */
 static bool publish(struct mqsync_plugin *p, struct mqsync_request *r, struct emission *e)
 {
-    struct mqsync_buf *topic = &p->scratch.topic;
+    const char *topic =
+        e->topic ? e->topic : mqsync_answer_record_topic(p, r->topic.collection, "evt", r->message.record_id);
     mosquitto_property *properties = NULL;
 
-    mqsync_buf_clear(topic);
-    mqsync_buf_add(topic, p->prefix, p->prefix_n);
-    mqsync_buf_add_slice(topic, r->topic.collection);
-    mqsync_buf_add_str(topic, "/evt/");
-    mqsync_buf_add_slice(topic, r->message.record_id);
-    mqsync_buf_add_char(topic, '\0');
     if (r->properties.any)
         mqsync_properties_strip(&p->broker, r->event);
     if (r->event->properties && mosquitto_property_copy_all(&properties, r->event->properties))
         return false;
-    if (topic->failed || mosquitto_broker_publish(NULL, topic->p, (int)e->payload_n, e->payload, r->event->qos, false, properties)) {
+    if (!topic ||
+        mosquitto_broker_publish(NULL, topic, (int)e->payload_n, e->payload, r->event->qos, false, properties)) {
         mosquitto_property_free_all(&properties);
         return false;
     }

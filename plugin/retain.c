@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "answer.h"
 #include "log.h"
 
 enum { RECORD_QOS = 1, SLICE_RECORDS = 256, SLICE_BYTES = 1 << 20, SLICE_US = 2000, PAUSE_US = 10000 };
@@ -65,18 +66,12 @@ bool mqsync_retain_compose(struct mqsync_plugin *p, struct mqsync_slice id, cons
 
 void mqsync_retain_publish(struct mqsync_plugin *p, struct mqsync_slice collection, struct mqsync_slice id)
 {
-    struct mqsync_buf *topic = &p->scratch.topic;
+    const char *topic = mqsync_answer_record_topic(p, collection, "rec", id);
 
-    mqsync_buf_clear(topic);
-    mqsync_buf_add(topic, p->prefix, p->prefix_n);
-    mqsync_buf_add_slice(topic, collection);
-    mqsync_buf_add_str(topic, "/rec/");
-    mqsync_buf_add_slice(topic, id);
-    mqsync_buf_add_char(topic, '\0');
-    if (topic->failed)
+    if (!topic)
         return;
     /* publish_copy copies from its argument even when there is nothing to copy */
-    mosquitto_broker_publish_copy(NULL, topic->p, (int)p->scratch.record.n,
+    mosquitto_broker_publish_copy(NULL, topic, (int)p->scratch.record.n,
                                   p->scratch.record.n ? p->scratch.record.p : "", RECORD_QOS, true, NULL);
 }
 

@@ -533,7 +533,7 @@ static bool may_send(struct stream *st, int64_t now)
 }
 
 /* For a client that has not read for a minute. What it is told waits behind what it has not read. */
-static void break_off(struct stream *st)
+static void break_off(struct mqsync_streams *s, struct stream *st)
 {
     struct mqsync_error error;
 
@@ -547,6 +547,7 @@ static void break_off(struct stream *st)
         mqsync_address_send(&st->to, (struct mqsync_slice){item->bytes, item->n});
     free(item);
     st->cancelled = true;
+    pthread_cond_signal(&s->wake); /* the preparing thread gives its place to the next */
 }
 
 /* Sends one stream's messages until its window or the time is used up; returns how many. Called and returns with the
@@ -577,7 +578,7 @@ static unsigned send_stream(struct mqsync_streams *s, struct stream *st, const s
         pthread_mutex_lock(&s->lock);
     }
     if (st->behind && !st->cancelled && now - st->behind_since_us > BEHIND_AT_MOST_US)
-        break_off(st);
+        break_off(s, st);
     return sent;
 }
 

@@ -2,9 +2,9 @@
 /* Answers to `subscribe` and `sync`. A small one is made and sent in the callback. A large one is prepared page by page
  * in a thread of its own, from a view of the database, and sent in slices by the broker's thread.
  *
- * Limits: 8 answers are being prepared at once, each at most 16 pages or 4 MiB ahead of what was sent; 1024 wait for
- * their turn, 32 of them for one client; what comes beyond is refused with RATE_LIMIT_EXCEEDED. A client that is
- * disconnected loses its answers. */
+ * Limits: 32 answers are being prepared at once, one of each client, each at most 16 pages or 2 MiB ahead of what was
+ * sent; 1024 wait for their turn, 32 of them for one client; what comes beyond is refused with RATE_LIMIT_EXCEEDED. A
+ * client that is disconnected, or has not read for a minute, loses its answers. */
 #ifndef MQSYNC_STREAM_H
 #define MQSYNC_STREAM_H
 
