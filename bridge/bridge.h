@@ -18,6 +18,7 @@
 
 struct mqsync_server;
 struct mqsync_session;
+struct mqsync_tunnels;
 
 struct mqsync_bridge {
     struct mqsync_config *config; /* SIGHUP puts another one here */
@@ -26,6 +27,7 @@ struct mqsync_bridge {
     bool trusted;                           /* the bridge may say on whose behalf it writes */
     struct mqsync_upstream *upstream;
     struct mqsync_server *server;
+    struct mqsync_tunnels *tunnels;
     struct mqsync_database database;
     const char *directory;     /* the database's, as configured; NULL: none */
     int64_t checking_until_ms; /* is it this broker's? Nobody is fed until that is known; 0: it is known */

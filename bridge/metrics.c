@@ -59,6 +59,11 @@ void mqsync_metrics_print(const struct mqsync_metrics *m, struct mqsync_buf *out
     } rows[] = {
         {"connections", "gauge", "WebSocket connections now.", m->connections},
         {"connections_total", "counter", "WebSocket connections ever.", m->connections_total},
+        {"tunnels", "gauge", "Of these, those that carry MQTT.", m->tunnels},
+        {"tunnel_received_bytes_total", "counter", "Bytes of MQTT from WebSocket clients to the broker.",
+         m->tunnel_bytes_in},
+        {"tunnel_sent_bytes_total", "counter", "Bytes of MQTT from the broker to WebSocket clients.",
+         m->tunnel_bytes_out},
         {"subscriptions", "gauge", "Subscriptions now.", m->subscriptions},
         {"queue_bytes", "gauge", "Bytes waiting for clients that read slower than they are written to.",
          m->queue_bytes},

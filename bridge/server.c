@@ -11,6 +11,7 @@
 
 #include "http.h"
 #include "session.h"
+#include "tunnel.h"
 
 enum {
     TICK_US = 100000,
@@ -48,6 +49,11 @@ struct mqsync_socket {
 static struct mqsync_server *server_of(struct lws *wsi)
 {
     return lws_context_user(lws_get_context(wsi));
+}
+
+struct mqsync_bridge *mqsync_server_bridge(struct lws *wsi)
+{
+    return server_of(wsi)->bridge;
 }
 
 /* --- what the others call ----------------------------------------------------------------------------------------- */
@@ -161,19 +167,39 @@ static bool header(struct lws *wsi, enum lws_token_indexes which, char *out, siz
     return n <= 0 || ((size_t)n < size && lws_hdr_copy(wsi, out, (int)size, which) >= 0);
 }
 
+/* Whether the subprotocol that libwebsockets will choose, the first in the client's list that it knows, is one for this
+ * path: all the names in its table would be served, those for descriptors too. */
+static bool subprotocol_fits(struct lws *wsi, bool tunnel)
+{
+    char list[128], *rest = list, *name;
+
+    if (!header(wsi, WSI_TOKEN_PROTOCOL, list, sizeof(list)))
+        return false;
+    if (!*list)
+        return !tunnel;
+    while ((name = strsep(&rest, ", \t")))
+        if (lws_vhost_name_to_protocol(lws_get_vhost(wsi), name))
+            return tunnel ? mqsync_tunnel_speaks(name) : strcmp(name, "mqsync") == 0;
+    return false;
+}
+
 /* 0: goes on; 1: refused and answered; -1: to be closed. */
 static int on_upgrade(struct mqsync_server *s, struct lws *wsi, const char *to)
 {
     struct mqsync_http_answer answer = {0};
     char path[PATH_MAX_BYTES], origin[512];
     const char *collections;
+    bool got = header(wsi, WSI_TOKEN_GET_URI, path, sizeof(path)), tunnel = got && strcmp(path, "/mqtt") == 0;
 
-    if (!header(wsi, WSI_TOKEN_GET_URI, path, sizeof(path)) || strcmp(to, "websocket") != 0 ||
-        !mqsync_http_is_websocket(path, &collections))
+    if (!got || strcmp(to, "websocket") != 0 || (!tunnel && !mqsync_http_is_websocket(path, &collections)))
         mqsync_http_fail(404, MQSYNC_INVALID_MESSAGE, "there is no WebSocket at this path", &answer);
     else if (!header(wsi, WSI_TOKEN_ORIGIN, origin, sizeof(origin)) ||
              !mqsync_http_origin_allowed(s->bridge->config, mqsync_slice_str(origin)))
         mqsync_http_fail(403, MQSYNC_UNAUTHORIZED, "pages of this origin are not allowed here", &answer);
+    else if (!subprotocol_fits(wsi, tunnel))
+        mqsync_http_fail(400, MQSYNC_INVALID_MESSAGE,
+                         tunnel ? "the WebSocket subprotocol here is mqtt" : "no such WebSocket subprotocol here",
+                         &answer);
     else if (s->bridge->stopping)
         mqsync_http_fail(503, MQSYNC_SERVER_ERROR, "the server is stopping", &answer);
     else
@@ -366,6 +392,7 @@ static void begin_stop(struct mqsync_server *s)
     s->bridge->stopping = true;
     mqsync_log(MQSYNC_LOG_INFO, "MQS3006", "stopping: %zu connections are told so", s->bridge->metrics.connections);
     mqsync_sessions_end(s->bridge);
+    mqsync_tunnels_end(s->bridge->tunnels);
     lws_sul_schedule(s->context, 0, &s->stop, on_stop, STOP_US);
 }
 
@@ -393,6 +420,7 @@ static void on_tick(lws_sorted_usec_list_t *sul)
     struct mqsync_server *s = lws_container_of(sul, struct mqsync_server, tick);
 
     mqsync_bridge_tick(s->bridge);
+    mqsync_tunnels_tick(s->bridge->tunnels, mqsync_monotonic_us() / 1000);
     lws_sul_schedule(s->context, 0, &s->tick, on_tick, TICK_US);
 }
 
@@ -403,6 +431,8 @@ static const struct lws_protocols protocols[] = {
      .callback = on_client,
      .per_session_data_size = sizeof(struct mqsync_socket),
      .rx_buffer_size = RX_BYTES},
+    MQSYNC_TUNNEL_PROTOCOL("mqtt"),
+    MQSYNC_TUNNEL_PROTOCOL("mqttv3.1"),
     {.name = "mqsync-upstream", .callback = on_upstream},
     {.name = "mqsync-signals", .callback = on_signal},
     {.name = NULL},
@@ -511,6 +541,10 @@ enum mqsync_code mqsync_server_open(struct mqsync_bridge *b, struct mqsync_serve
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "bridge.listen: cannot listen on %s",
                            b->config->bridge.listen);
     }
+    if (mqsync_tunnels_open(b, s->vhost, &b->tunnels, ret_error) != MQSYNC_OK) {
+        mqsync_server_close(s);
+        return MQSYNC_SERVER_ERROR;
+    }
     lws_sul_schedule(s->context, 0, &s->tick, on_tick, 1);
     mqsync_log(MQSYNC_LOG_INFO, "MQS3001", "listening on %.*s:%d%s",
                (int)(strrchr(b->config->bridge.listen, ':') - b->config->bridge.listen), b->config->bridge.listen, port,
@@ -533,5 +567,6 @@ void mqsync_server_close(struct mqsync_server *s)
     s->upstream = NULL; /* that it is being closed is no news */
     if (s->context)
         lws_context_destroy(s->context);
+    mqsync_tunnels_close(s->bridge->tunnels);
     free(s);
 }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Sockets and the event loop: the only door to libwebsockets. */
+/* Sockets and the event loop: with tunnel.h, the only door to libwebsockets. */
 #ifndef MQSYNC_BRIDGE_SERVER_H
 #define MQSYNC_BRIDGE_SERVER_H
 
 #include "bridge.h"
 
+struct lws;
 struct mqsync_server;
 struct mqsync_socket; /* of one WebSocket connection */
 
@@ -14,6 +15,9 @@ void mqsync_server_close(struct mqsync_server *s); /* NULL is fine */
 
 /* Runs until SIGTERM or SIGINT, and then until the connections are closed (at most some seconds). */
 void mqsync_server_run(struct mqsync_server *s);
+
+/* Of the connection's server. */
+struct mqsync_bridge *mqsync_server_bridge(struct lws *wsi);
 
 /* Watches the descriptor of the upstream connection; -1: nothing any more. */
 void mqsync_server_watch_upstream(struct mqsync_server *s, int fd, bool write);

@@ -30,6 +30,9 @@ struct mqsync_upstream {
     char *prefix; /* the root and a slash */
     char *host;
     int port;
+    bool tls;
+    struct sockaddr_storage address; /* the broker's, once it has answered */
+    socklen_t address_n;
     char id[48];
     uint64_t secret; /* stands before every mark: another bridge's marks are not ours */
     bool connecting, up, said_down, ever;
@@ -91,9 +94,12 @@ static void on_connect(struct mosquitto *mosq, void *context, int result, int fl
 {
     struct mqsync_upstream *u = context;
     struct mqsync_buf pattern = {0};
+    socklen_t n = sizeof(u->address);
 
     (void)flags;
     (void)properties;
+    if (getpeername(mosquitto_socket(mosq), (struct sockaddr *)&u->address, &n) == 0)
+        u->address_n = n;
     if (result) {
         mqsync_log(MQSYNC_LOG_ERROR, "MQS3012", "the broker at %s:%d refuses the bridge: %s", u->host, u->port,
                    mosquitto_reason_string(result));
@@ -198,14 +204,14 @@ static void on_publish(struct mosquitto *mosq, void *context, int mid, int reaso
 /* --- opening ------------------------------------------------------------------------------------------------------ */
 
 /* "mqtt://host:port" as the configuration has checked it. */
-static bool parse_address(struct mqsync_upstream *u, const char *url, bool *ret_tls)
+static bool parse_address(struct mqsync_upstream *u, const char *url)
 {
     const char *host = strstr(url, "://") + 3;
     const char *end = *host == '[' ? strchr(host, ']') : host + strcspn(host, ":");
     const char *port = strrchr(end, ':');
 
-    *ret_tls = strncmp(url, "mqtts:", 6) == 0;
-    u->port = port ? atoi(port + 1) : *ret_tls ? 8883 : 1883;
+    u->tls = strncmp(url, "mqtts:", 6) == 0;
+    u->port = port ? atoi(port + 1) : u->tls ? 8883 : 1883;
     if (*host == '[')
         host++;
     u->host = strndup(host, (size_t)(end - host));
@@ -236,11 +242,9 @@ static enum mqsync_code set_login(struct mqsync_upstream *u, const struct mqsync
 static enum mqsync_code set_up(struct mqsync_upstream *u, const struct mqsync_config *config,
                                struct mqsync_error *ret_error)
 {
-    bool tls;
-
     if (asprintf(&u->prefix, "%s/", config->root) < 0)
         u->prefix = NULL;
-    if (!u->prefix || !parse_address(u, config->bridge.broker, &tls) ||
+    if (!u->prefix || !parse_address(u, config->bridge.broker) ||
         getrandom(&u->secret, sizeof(u->secret), 0) != sizeof(u->secret))
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
     /* not the secret itself: the id is seen in the broker's log */
@@ -253,7 +257,7 @@ static enum mqsync_code set_up(struct mqsync_upstream *u, const struct mqsync_co
     mosquitto_int_option(u->mosq, MOSQ_OPT_RECEIVE_MAXIMUM, IN_FLIGHT);
     mosquitto_int_option(u->mosq, MOSQ_OPT_SEND_MAXIMUM, IN_FLIGHT);
     mosquitto_int_option(u->mosq, MOSQ_OPT_TCP_NODELAY, 1);
-    if (tls &&
+    if (u->tls &&
         (mosquitto_int_option(u->mosq, MOSQ_OPT_TLS_USE_OS_CERTS, 1) || mosquitto_tls_opts_set(u->mosq, 1, NULL, NULL)))
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "bridge.broker: this libmosquitto has no TLS");
     mosquitto_connect_v5_callback_set(u->mosq, on_connect);
@@ -354,6 +358,11 @@ void mqsync_upstream_unwatched(struct mqsync_upstream *u)
 bool mqsync_upstream_is_up(const struct mqsync_upstream *u)
 {
     return u->up;
+}
+
+void mqsync_upstream_peer(const struct mqsync_upstream *u, struct mqsync_upstream_peer *ret)
+{
+    *ret = (struct mqsync_upstream_peer){u->address, u->address_n, u->host, u->tls};
 }
 
 /* --- sending ------------------------------------------------------------------------------------------------------ */

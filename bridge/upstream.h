@@ -4,6 +4,8 @@
 #ifndef MQSYNC_BRIDGE_UPSTREAM_H
 #define MQSYNC_BRIDGE_UPSTREAM_H
 
+#include <sys/socket.h>
+
 #include "config.h"
 #include "topic.h"
 
@@ -43,6 +45,15 @@ void mqsync_upstream_writable(struct mqsync_upstream *u);
 void mqsync_upstream_unwatched(struct mqsync_upstream *u);
 
 bool mqsync_upstream_is_up(const struct mqsync_upstream *u);
+
+/* Where the broker was when it last answered, for more connections to it: nobody has to resolve its name again. */
+struct mqsync_upstream_peer {
+    struct sockaddr_storage address;
+    socklen_t address_n; /* 0: it has never answered */
+    const char *host;    /* as configured; the upstream's */
+    bool tls;
+};
+void mqsync_upstream_peer(const struct mqsync_upstream *u, struct mqsync_upstream_peer *ret);
 
 struct mqsync_upstream_command {
     struct mqsync_slice collection;

@@ -6,7 +6,7 @@
 # shellcheck disable=SC2034 # used by those who source this
 MQSYNC_RUN_PACKAGES=(mosquitto mosquitto-clients)
 MQSYNC_BUILD_PACKAGES=(gcc:gcc libc6-dev cmake:cmake ninja-build:ninja pkg-config:pkg-config libcjson-dev liblmdb-dev libxxhash-dev
-                       libmosquitto-dev mosquitto-dev libjwt-dev libwebsockets-dev)
+                       libmosquitto-dev mosquitto-dev libjwt-dev libwebsockets-dev libssl-dev)
 MQSYNC_TEST_PACKAGES=(check clang:clang clang-tidy:clang-tidy libclang-rt-dev cppcheck:cppcheck shellcheck:shellcheck
                       valgrind:valgrind nodejs:node npm:npm dpkg-dev:dpkg-shlibdeps file:file gzip:gzip procps:ps patchelf:patchelf)
 
