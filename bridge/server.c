@@ -367,6 +367,8 @@ static int on_upstream(struct lws *wsi, enum lws_callback_reasons reason, void *
     (void)user;
     (void)in;
     (void)n;
+    if (reason == LWS_CALLBACK_FILTER_PROTOCOL_CONNECTION)
+        return -1; /* a name in the table of protocols, but no WebSocket's */
     if (wsi != s->upstream)
         return 0;
     if (reason == LWS_CALLBACK_RAW_RX_FILE)
@@ -404,6 +406,8 @@ static int on_signal(struct lws *wsi, enum lws_callback_reasons reason, void *us
     (void)user;
     (void)in;
     (void)n;
+    if (reason == LWS_CALLBACK_FILTER_PROTOCOL_CONNECTION)
+        return -1;
     if (reason != LWS_CALLBACK_RAW_RX_FILE)
         return 0;
     while (read(lws_get_socket_fd(wsi), &info, sizeof(info)) == (ssize_t)sizeof(info)) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A connection to the broker as a stream of bytes, for what the bridge passes on unread: TCP, or TLS on top of it. Never
- * blocks; who waits for the descriptor is the caller's business. The only file that knows OpenSSL. */
+/* A connection to the broker as a stream of bytes, for what the bridge passes on unread: TCP, or TLS on top of it.
+ * Never blocks; who waits for the descriptor is the caller's business. The only file that knows OpenSSL. */
 #ifndef MQSYNC_BRIDGE_STREAM_H
 #define MQSYNC_BRIDGE_STREAM_H
 
@@ -28,15 +28,16 @@ enum {
     MQSYNC_STREAM_FAILED = -3,
 };
 
-/* Begins to connect; mqsync_stream_connect() goes on with it. False: no descriptor, or out of memory, with the reason in
- * ret_why (size bytes). *shared is made when needed, and is the caller's to close after all streams. */
+/* Begins to connect; mqsync_stream_connect() goes on with it. False: no descriptor, or out of memory, with the reason
+ * in ret_why (size bytes). *shared is made when needed, and is the caller's to close after all streams. */
 bool mqsync_stream_open(const struct mqsync_upstream_peer *peer, struct mqsync_stream_tls **shared,
                         struct mqsync_stream *ret, char *ret_why, size_t size);
 /* To be called when the descriptor is ready for what the stream wants. 0: connected; MQSYNC_STREAM_AGAIN;
  * MQSYNC_STREAM_FAILED with the reason in ret_why. */
 int mqsync_stream_connect(struct mqsync_stream *s, char *ret_why, size_t size);
 
-/* At least one byte, or one of the results above. With 16 KiB of room nothing readable stays behind in the TLS layer. */
+/* At least one byte, or one of the results above. With 16 KiB of room nothing readable stays behind in the TLS layer.
+ */
 ssize_t mqsync_stream_read(struct mqsync_stream *s, void *buffer, size_t room);
 /* As many bytes as went out, or AGAIN or FAILED. */
 ssize_t mqsync_stream_write(struct mqsync_stream *s, const void *bytes, size_t n);

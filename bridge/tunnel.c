@@ -314,6 +314,14 @@ bool mqsync_tunnel_speaks(const char *subprotocol)
     return strcmp(subprotocol, "mqtt") == 0 || strcmp(subprotocol, "mqttv3.1") == 0;
 }
 
+/* server.c has looked at the subprotocols as well, but it is libwebsockets that chooses. */
+static int on_filter(struct lws *wsi)
+{
+    char path[sizeof("/mqtt")];
+
+    return lws_hdr_copy(wsi, path, sizeof(path), WSI_TOKEN_GET_URI) > 0 && strcmp(path, "/mqtt") == 0 ? 0 : -1;
+}
+
 static int on_established(struct mqsync_bridge *b, struct mqsync_tunnel **ret, struct lws *wsi)
 {
     struct mqsync_tunnel *t = calloc(1, sizeof(*t));
@@ -359,6 +367,8 @@ int mqsync_tunnel_callback(struct lws *wsi, enum lws_callback_reasons reason, vo
     case LWS_CALLBACK_RAW_RX_FILE:
         on_brokers(mqsync_server_bridge(wsi)->tunnels);
         return 0;
+    case LWS_CALLBACK_FILTER_PROTOCOL_CONNECTION:
+        return on_filter(wsi);
     case LWS_CALLBACK_CONFIRM_EXTENSION_OKAY:
         return 1; /* no permessage-deflate: bytes pass as they come */
     case LWS_CALLBACK_ESTABLISHED:
@@ -456,8 +466,7 @@ enum mqsync_code mqsync_tunnels_open(struct mqsync_bridge *b, struct lws_vhost *
     all->bridge = b;
     all->epoll = epoll_create1(EPOLL_CLOEXEC);
     watched.filefd = all->epoll < 0 ? -1 : dup(all->epoll); /* which libwebsockets closes */
-    if (watched.filefd < 0 ||
-        !lws_adopt_descriptor_vhost(vhost, LWS_ADOPT_RAW_FILE_DESC, watched, "mqtt", NULL)) {
+    if (watched.filefd < 0 || !lws_adopt_descriptor_vhost(vhost, LWS_ADOPT_RAW_FILE_DESC, watched, "mqtt", NULL)) {
         mqsync_tunnels_close(all);
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "cannot wait for the broker's connections");
     }

@@ -6,12 +6,13 @@ import { spawnSync } from 'node:child_process';
 import crypto from 'node:crypto';
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
+import net from 'node:net';
 import path from 'node:path';
 import { after, test } from 'node:test';
 import { Bridge, startBoth } from '../lib/bridge.mjs';
 import { Broker } from '../lib/broker.mjs';
 import { unique } from '../lib/client.mjs';
-import { memoryFactor } from '../lib/env.mjs';
+import { deadlineMs, memoryFactor } from '../lib/env.mjs';
 import { bytes, packet } from '../lib/raw-mqtt.mjs';
 import { poll, Waiters } from '../lib/wait.mjs';
 
@@ -403,6 +404,65 @@ test('which subprotocol goes where', async () => {
     assert.equal((await bridge.get('/mqtt')).status, 404);
 });
 
+/** The frames of a client, unmasked by a mask of zeros. */
+const frame = (payload, first = 0x82) => Buffer.concat([Buffer.from([first, 0x80 | payload.length, 0, 0, 0, 0]), payload]);
+
+/** A TCP connection that says what it is told to. */
+async function tcp(...parts) {
+    const socket = net.connect({ port: bridge.port, host: '127.0.0.1', noDelay: true });
+    const waiters = new Waiters();
+    socket.got = Buffer.alloc(0);
+    socket.on('data', (chunk) => {
+        socket.got = Buffer.concat([socket.got, chunk]);
+        waiters.wake();
+    });
+    socket.on('error', () => {});
+    socket.on('close', () => {
+        socket.gone = true;
+        waiters.wake();
+    });
+    socket.until = (condition) => waiters.until(condition, () => `something else than ${JSON.stringify(socket.got.toString('latin1'))}`);
+    socket.write(Buffer.concat(parts.map(bytes)));
+    return socket;
+}
+
+const handshake = (where, subprotocols) => `GET ${where} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n`
+    + `Sec-WebSocket-Key: ${crypto.randomBytes(16).toString('base64')}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: ${subprotocols}\r\n\r\n`;
+
+test('subprotocols that are written oddly open nothing else', async () => {
+    for (const inner of ['mqsync-signals', 'mqsync-upstream', 'mqtt', 'mqsync']) {
+        for (const odd of [`a(${inner}), `, `a/${inner}, `, `a"${inner}", `, `"${inner}", `, `a;${inner}, `, `a=${inner} , `, `@${inner},`]) {
+            for (const [where, right] of [['/ws', 'mqsync'], ['/mqtt', 'mqtt']]) {
+                const socket = await tcp(handshake(where, odd + right));
+                await socket.until(() => socket.gone || socket.got.includes('\r\n\r\n'));
+                const got = socket.got.toString('latin1');
+                if (got.startsWith('HTTP/1.1 101')) {
+                    assert.match(got, new RegExp(`Sec-WebSocket-Protocol: ${right}\r\n`), `${where} ${odd}`);
+                }
+                socket.destroy();
+            }
+        }
+    }
+    await tunnelsAreGone();
+});
+
+test('frames in one piece with the request; a connection that just breaks off', async () => {
+    const topic = unique('first');
+    const device = await broker.client();
+    await device.subscribe(`${topic}/#`);
+    const will = connect(unique('f'), { flags: 2 | 4, more: [text(`${topic}/will`), text('gone')] });
+    const quick = await tcp(handshake('/mqtt', 'mqtt'), frame(will), frame(publish(`${topic}/word`, 'x')));
+    assert.equal((await device.other()).text, 'x');
+    await quick.until(() => quick.got.includes(Buffer.from([0x82, 4, 0x20, 2, 0, 0])));
+    quick.end(); // no close frame
+    assert.equal((await device.other()).text, 'gone');
+    await quick.until(() => quick.gone);
+    const half = await tcp(handshake('/mqtt', 'mqtt'), frame(connect(unique('h'))), frame(publish(`${topic}/half`, 'all of it')).subarray(0, -3));
+    await half.until(() => half.got.includes(Buffer.from([0x82, 4, 0x20, 2, 0, 0])));
+    half.resetAndDestroy();
+    await tunnelsAreGone();
+});
+
 test('the page\'s origin counts here, too', async (t) => {
     const picky = await Bridge.start(broker, { bridge: { allowedOrigins: ['https://app.example'] } });
     t.after(() => picky.stop());
@@ -414,14 +474,14 @@ test('the page\'s origin counts here, too', async (t) => {
 });
 
 test('silence: a client that is there may say nothing, one that is gone is noticed', async (t) => {
-    const strict = await Bridge.start(broker, { bridge: { idleTimeoutSeconds: 1 } });
+    const strict = await Bridge.start(broker, { bridge: { idleTimeoutSeconds: 2 } });
     t.after(() => strict.stop());
     const alive = await new Raw(strict).connect(unique('a'), { keepalive: 0 });
     let pings = 0;
     alive.socket.on('ping', () => pings++);
     const dead = await new Raw(strict, 'mqtt', { autoPong: false }).connect(unique('d'), { keepalive: 0 });
     assert.deepEqual(await dead.end(), { code: 1001, reason: 'no sign of life' });
-    await poll(() => pings >= 3, 'three pings');
+    await poll(() => pings >= 2, 'two pings');
     assert.equal(alive.closed, undefined);
     assert.match(strict.log, /MQS3041: .*no sign of life/);
     alive.socket.terminate();
@@ -430,7 +490,7 @@ test('silence: a client that is there may say nothing, one that is gone is notic
 test('a client that never says anything is cut', async () => {
     const mute = await raw();
     const connections = await bridge.metric('connections');
-    assert.deepEqual(await mute.end(20_000), { code: 1008, reason: 'no MQTT came in time' });
+    assert.deepEqual(await mute.end(2 * deadlineMs), { code: 1008, reason: 'no MQTT came in time' });
     assert.equal(await bridge.metric('connections'), connections - 1);
 });
 
