@@ -30,7 +30,7 @@ struct mqsync_server {
     struct lws_vhost *vhost;
     struct lws *upstream; /* NULL: not watched */
     struct lws *signals;
-    lws_sorted_usec_list_t tick, pump, stop;
+    lws_sorted_usec_list_t tick, pump, stop, write;
     int64_t pump_at_us; /* INT64_MAX: not asked for */
     bool stopped;
 };
@@ -101,6 +101,14 @@ void mqsync_server_pump_in(struct mqsync_server *s, int64_t us)
     lws_sul_schedule(s->context, 0, &s->pump, on_pump, us > 0 ? us : 1);
 }
 
+static void on_write(lws_sorted_usec_list_t *sul)
+{
+    struct mqsync_server *s = lws_container_of(sul, struct mqsync_server, write);
+
+    if (s->upstream)
+        lws_callback_on_writable(s->upstream);
+}
+
 void mqsync_server_watch_upstream(struct mqsync_server *s, int fd, bool write)
 {
     static const char protocol[] = "mqsync-upstream";
@@ -119,8 +127,9 @@ void mqsync_server_watch_upstream(struct mqsync_server *s, int fd, bool write)
                           ? NULL
                           : lws_adopt_descriptor_vhost(s->vhost, LWS_ADOPT_RAW_FILE_DESC, adopted, protocol, NULL);
     }
+    /* from the loop: a wish uttered while the descriptor is being written is forgotten by libwebsockets */
     if (s->upstream && write)
-        lws_callback_on_writable(s->upstream);
+        lws_sul_schedule(s->context, 0, &s->write, on_write, 1);
 }
 
 /* --- plain HTTP --------------------------------------------------------------------------------------------------- */

@@ -345,6 +345,7 @@ void mqsync_upstream_readable(struct mqsync_upstream *u)
 
 void mqsync_upstream_writable(struct mqsync_upstream *u)
 {
+    u->fd_write = false; /* it was waited for once */
     if (mosquitto_socket(u->mosq) >= 0)
         settle(u, mosquitto_loop_write(u->mosq, 1));
 }

@@ -25,7 +25,8 @@ struct mqsync_upstream_handler {
     void (*answer)(void *context, struct mqsync_slice correlation, struct mqsync_slice payload);
     /* The broker has acknowledged the command of that message id. */
     void (*acknowledged)(void *context, uint16_t mid, bool refused);
-    /* Wait for fd to become readable, and writable when write; fd -1: for nothing. Another fd is another connection. */
+    /* Wait for fd to become readable, and once for it to become writable when write; fd -1: for nothing. Another fd is
+     * another connection. */
     void (*watch)(void *context, int fd, bool write);
 };
 

@@ -71,6 +71,18 @@ test('the broker dies with writes on their way: each is answered, and what is an
     assert.deepEqual([...records.keys()].sort(), [...acked].sort());
 });
 
+test('a command that the broker takes only bit by bit', async (t) => {
+    const { broker, bridge, stop } = await startBoth({ limits: { maxRecordBytes: 20_000_000 } });
+    t.after(stop);
+    const ana = await bridge.client();
+    broker.process.kill('SIGSTOP');
+    const answer = ana.write('insert', 'c', 'r', { text: 'x'.repeat(19_000_000) }); // more than the sockets hold
+    ana.send({ type: 'ping' });
+    await ana.take('pong');
+    broker.process.kill('SIGCONT');
+    assert.equal((await answer).type, 'ack');
+});
+
 test('a database that is not the broker\'s is not read', async (t) => {
     const { broker, bridge, stop } = await startBoth();
     t.after(stop);
