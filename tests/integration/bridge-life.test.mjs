@@ -206,7 +206,7 @@ test('the port: paths, origins, metrics; a clean stop says 1001', async (t) => {
     t.after(() => (bridge.exit ? broker.stop() : stop()));
     assert.deepEqual([(await bridge.get('/healthz')).status, (await bridge.get('/nothing')).status], [200, 404]);
     assert.equal(JSON.parse((await bridge.get('/nothing')).text).type, 'error');
-    for (const where of ['/', '/wsx', '/ws/', '/ws/a,', '/ws/a/b', '/mqtt']) {
+    for (const where of ['/', '/wsx', '/ws/', '/ws/a,', '/ws/a/b']) {
         const client = await bridge.client(where);
         assert.equal(client.refused?.status, 404, where);
         assert.equal(JSON.parse(client.refused.body).type, 'error');
