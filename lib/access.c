@@ -41,19 +41,68 @@ enum mqsync_right mqsync_access(const struct mqsync_collection_config *c, bool w
     return c->owner && who->user.n ? MQSYNC_RIGHT_OWN : MQSYNC_RIGHT_NONE;
 }
 
+struct mqsync_slice mqsync_access_owner(const struct mqsync_collection_config *c, struct mqsync_slice data,
+                                        struct mqsync_buf *scratch)
+{
+    struct mqsync_slice none = {NULL, 0}, value;
+
+    mqsync_buf_clear(scratch);
+    if (!c->owner || data.n == 0 || !mqsync_json_find(data, mqsync_slice_str(c->owner), &value))
+        return none;
+    enum mqsync_json_type type = mqsync_json_typeof(value);
+    if (type == MQSYNC_JSON_STRING && memchr(value.p, '\\', value.n)) {
+        mqsync_json_unescape(scratch, value);
+        value = mqsync_buf_slice(scratch);
+        if (scratch->failed)
+            return none;
+    } else if (type == MQSYNC_JSON_STRING) {
+        value = (struct mqsync_slice){value.p + 1, value.n - 2};
+    } else if (type != MQSYNC_JSON_NUMBER) {
+        return none;
+    }
+    return value.n <= MQSYNC_USER_MAX && mqsync_text_valid(value) ? value : none;
+}
+
 bool mqsync_access_owns(const struct mqsync_collection_config *c, struct mqsync_slice user, struct mqsync_slice data)
 {
-    struct mqsync_slice value;
+    struct mqsync_buf scratch = {0};
+    bool owns = user.n && mqsync_slice_equal(mqsync_access_owner(c, data, &scratch), user);
 
-    if (!c->owner || user.n == 0 || data.n == 0 || !mqsync_json_find(data, mqsync_slice_str(c->owner), &value))
-        return false;
-    if (mqsync_json_typeof(value) == MQSYNC_JSON_NUMBER)
-        return mqsync_slice_equal(value, user);
-    if (mqsync_json_typeof(value) != MQSYNC_JSON_STRING)
-        return false;
-    struct mqsync_buf text = {0};
-    mqsync_json_unescape(&text, value);
-    bool same = !text.failed && mqsync_slice_equal(mqsync_buf_slice(&text), user);
-    mqsync_buf_free(&text);
-    return same;
+    mqsync_buf_free(&scratch);
+    return owns;
+}
+
+void mqsync_access_formers(const struct mqsync_record *stored, struct mqsync_slice before, struct mqsync_slice now,
+                           struct mqsync_record *next)
+{
+    bool parts = before.n && !mqsync_slice_equal(before, now);
+    uint64_t before_hash = parts ? mqsync_record_user_hash(before) : 0;
+    uint64_t now_hash = now.n ? mqsync_record_user_hash(now) : 0;
+    unsigned n = 0;
+
+    for (unsigned i = 0; stored && i < stored->formers_n; i++) {
+        uint64_t user = stored->formers[i].user;
+        if (!(parts && user == before_hash) && !(now.n && user == now_hash))
+            next->formers[n++] = stored->formers[i];
+    }
+    if (parts && n == MQSYNC_FORMERS_MAX)
+        memmove(next->formers, next->formers + 1, --n * sizeof(next->formers[0]));
+    if (parts)
+        next->formers[n++] = (struct mqsync_former){before_hash, next->seq};
+    next->formers_n = n;
+}
+
+enum mqsync_sight mqsync_access_sight(const struct mqsync_collection_config *c, struct mqsync_slice user,
+                                      const struct mqsync_record *r, uint64_t since)
+{
+    if (r->seq <= since || user.n == 0)
+        return MQSYNC_SIGHT_NONE;
+    if (!r->deleted && mqsync_access_owns(c, user, r->data))
+        return MQSYNC_SIGHT_RECORD;
+    uint64_t hash = r->formers_n ? mqsync_record_user_hash(user) : 0;
+    for (unsigned i = r->formers_n; i--;) {
+        if (r->formers[i].user == hash)
+            return r->formers[i].seq > since ? MQSYNC_SIGHT_GONE : MQSYNC_SIGHT_NONE;
+    }
+    return MQSYNC_SIGHT_NONE;
 }

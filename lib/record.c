@@ -1,17 +1,23 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The stored form of a record:
  *
- *     head     format u8, flags u8, history_n u8, 0 u8, data_n u32, user_n u32, version u64, seq u64, updated_ms i64
+ *     head     format u8, flags u8, history_n u8, formers_n u8, data_n u32, user_n u32, version u64, seq u64,
+ *              updated_ms i64
  *     history  history_n times: flags u8, fingerprint u64, arrived_ms i64, then as the flags say
  *              mutation u64, sent_ms i64, {effective_ms i64, version u64, seq u64}
+ *     formers  formers_n times: user u64, seq u64
  *     user, data
  *
- * One record has one stored form: what is left out when it says nothing new must be left out. */
+ * Format 1 is the one without former owners, format 2 has at least one. One record has one stored form: what is left out when it says nothing new must be left out. */
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include "record.h"
 
 #include <endian.h>
 
-enum { HEAD_SIZE = 36, CHANGE_FIXED = 17, CHANGE_OWN = 24, CHANGE_LARGEST = CHANGE_FIXED + 8 + 8 + CHANGE_OWN };
+enum { HEAD_SIZE = 36, CHANGE_FIXED = 17, CHANGE_OWN = 24, CHANGE_LARGEST = CHANGE_FIXED + 8 + 8 + CHANGE_OWN,
+       FORMER_SIZE = 16 };
 
 enum { RECORD_DELETED = 1 };
 
@@ -97,7 +103,7 @@ static char *put_change(char *at, const struct mqsync_record *r, const struct mq
 static bool storable(const struct mqsync_record *r)
 {
     return r->history_n >= 1 && r->history_n <= MQSYNC_HISTORY_MAX && r->user.n <= MQSYNC_USER_MAX &&
-           r->data.n <= UINT32_MAX && r->deleted == (r->data.n == 0);
+           r->data.n <= UINT32_MAX && r->deleted == (r->data.n == 0) && r->formers_n <= MQSYNC_FORMERS_MAX;
 }
 
 void mqsync_record_encode(struct mqsync_buf *out, const struct mqsync_record *r)
@@ -106,14 +112,15 @@ void mqsync_record_encode(struct mqsync_buf *out, const struct mqsync_record *r)
         out->failed = true;
         return;
     }
-    char *start = mqsync_buf_reserve(out, HEAD_SIZE + (size_t)r->history_n * CHANGE_LARGEST + r->user.n + r->data.n);
+    char *start = mqsync_buf_reserve(out, HEAD_SIZE + (size_t)r->history_n * CHANGE_LARGEST +
+                                              (size_t)r->formers_n * FORMER_SIZE + r->user.n + r->data.n);
     if (!start)
         return;
     char *at = start;
-    *at++ = MQSYNC_RECORD_FORMAT;
+    *at++ = r->formers_n ? MQSYNC_RECORD_FORMAT_FORMERS : MQSYNC_RECORD_FORMAT;
     *at++ = r->deleted ? RECORD_DELETED : 0;
     *at++ = (char)r->history_n;
-    *at++ = 0;
+    *at++ = (char)r->formers_n;
     at = put_u32(at, (uint32_t)r->data.n);
     at = put_u32(at, (uint32_t)r->user.n);
     at = put_u64(at, r->version);
@@ -121,14 +128,30 @@ void mqsync_record_encode(struct mqsync_buf *out, const struct mqsync_record *r)
     at = put_u64(at, (uint64_t)r->updated_ms);
     for (unsigned i = 0; i < r->history_n; i++)
         at = put_change(at, r, &r->history[i]);
+    for (unsigned i = 0; i < r->formers_n; i++) {
+        at = put_u64(at, r->formers[i].user);
+        at = put_u64(at, r->formers[i].seq);
+    }
     at = put_bytes(at, r->user);
     at = put_bytes(at, r->data);
     out->n += (size_t)(at - start);
 }
 
+static unsigned formers_n_of(struct mqsync_slice stored)
+{
+    return (unsigned char)stored.p[3];
+}
+
+static bool format_is_known(struct mqsync_slice stored)
+{
+    unsigned n = formers_n_of(stored);
+    return (stored.p[0] == MQSYNC_RECORD_FORMAT && n == 0) ||
+           (stored.p[0] == MQSYNC_RECORD_FORMAT_FORMERS && n > 0 && n <= MQSYNC_FORMERS_MAX);
+}
+
 enum mqsync_code mqsync_record_decode_head(struct mqsync_slice stored, struct mqsync_record_head *ret)
 {
-    if (stored.n < HEAD_SIZE || stored.p[0] != MQSYNC_RECORD_FORMAT || (stored.p[1] & ~RECORD_DELETED) || stored.p[3])
+    if (stored.n < HEAD_SIZE || !format_is_known(stored) || (stored.p[1] & ~RECORD_DELETED))
         return MQSYNC_SERVER_ERROR;
     ret->deleted = stored.p[1] & RECORD_DELETED;
     ret->version = get_u64(stored.p + 12);
@@ -184,9 +207,9 @@ enum mqsync_code mqsync_record_decode(struct mqsync_slice stored, struct mqsync_
 {
     struct mqsync_record_head head;
     if (mqsync_record_decode_head(stored, &head) != MQSYNC_OK)
-        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "stored record: not format %d, or its head is damaged",
-                           MQSYNC_RECORD_FORMAT);
-    unsigned history_n = (unsigned char)stored.p[2];
+        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "stored record: not format %d or %d, or its head is damaged",
+                           MQSYNC_RECORD_FORMAT, MQSYNC_RECORD_FORMAT_FORMERS);
+    unsigned history_n = (unsigned char)stored.p[2], formers_n = formers_n_of(stored);
     size_t data_n = get_u32(stored.p + 4), user_n = get_u32(stored.p + 8);
     if (history_n < 1 || history_n > MQSYNC_HISTORY_MAX || user_n > MQSYNC_USER_MAX || head.deleted != (data_n == 0))
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR,
@@ -194,13 +217,18 @@ enum mqsync_code mqsync_record_decode(struct mqsync_slice stored, struct mqsync_
                            user_n, data_n);
     const char *history = stored.p + HEAD_SIZE, *end = stored.p + stored.n;
     const char *rest = check_history(history, end, history_n, &head);
-    if (!rest || (size_t)(end - rest) != user_n + data_n)
+    if (!rest || (size_t)(end - rest) != (size_t)formers_n * FORMER_SIZE + user_n + data_n)
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "stored record: its lengths do not add up to its %zu bytes",
                            stored.n);
     ret->version = head.version;
     ret->seq = head.seq;
     ret->updated_ms = head.updated_ms;
     ret->deleted = head.deleted;
+    ret->formers_n = formers_n;
+    for (unsigned i = 0; i < formers_n; i++) {
+        ret->formers[i].user = take_u64(&rest);
+        ret->formers[i].seq = take_u64(&rest);
+    }
     ret->user = (struct mqsync_slice){rest, user_n};
     ret->data = (struct mqsync_slice){rest + user_n, data_n};
     ret->history_n = history_n;
@@ -209,4 +237,9 @@ enum mqsync_code mqsync_record_decode(struct mqsync_slice stored, struct mqsync_
         history += change_size((unsigned char)*history);
     }
     return MQSYNC_OK;
+}
+
+uint64_t mqsync_record_user_hash(struct mqsync_slice user)
+{
+    return XXH3_64bits(user.n ? user.p : "", user.n);
 }

@@ -24,6 +24,13 @@ struct mqsync_change {
     bool created;  /* there was no (living) record before it: its event was an insert */
 };
 
+/* Who a record of a collection with `owner` belonged to. */
+#define MQSYNC_FORMERS_MAX 16
+struct mqsync_former {
+    uint64_t user; /* hash of the user id: mqsync_record_user_hash() */
+    uint64_t seq;  /* of the change that made it somebody else's, or nobody's, or deleted it */
+};
+
 struct mqsync_record {
     uint64_t version;
     uint64_t seq;
@@ -33,10 +40,14 @@ struct mqsync_record {
     struct mqsync_slice data;  /* a JSON object, minified */
     unsigned history_n;        /* 1..MQSYNC_HISTORY_MAX, oldest first; the last one is the last accepted change */
     struct mqsync_change history[MQSYNC_HISTORY_MAX];
+    unsigned formers_n; /* 0..MQSYNC_FORMERS_MAX, each user once, the latest last */
+    struct mqsync_former formers[MQSYNC_FORMERS_MAX];
 };
 
-/* Appends the stored form. Its format byte is MQSYNC_RECORD_FORMAT; integers are little-endian, unaligned. */
+/* Appends the stored form. Its format byte is MQSYNC_RECORD_FORMAT, or MQSYNC_RECORD_FORMAT_FORMERS for a record with
+ * former owners; integers are little-endian, unaligned. */
 #define MQSYNC_RECORD_FORMAT 1
+#define MQSYNC_RECORD_FORMAT_FORMERS 2
 void mqsync_record_encode(struct mqsync_buf *out, const struct mqsync_record *r);
 
 /* Reads the stored form. *ret's slices point into `stored` and live as long as it. Every length is checked: returns
@@ -51,5 +62,8 @@ struct mqsync_record_head {
     bool deleted;
 };
 enum mqsync_code mqsync_record_decode_head(struct mqsync_slice stored, struct mqsync_record_head *ret);
+
+/* The same in every process: it is stored. */
+uint64_t mqsync_record_user_hash(struct mqsync_slice user);
 
 #endif

@@ -369,6 +369,7 @@ static void fill_next(const struct mqsync_record *stored, const struct mqsync_wr
     next->updated_ms = now->effective_ms;
     next->deleted = w->op == MQSYNC_DELETE;
     next->user = w->user.n <= MQSYNC_USER_MAX ? w->user : (struct mqsync_slice){NULL, 0};
+    next->formers_n = 0;
     remember(stored, now, next);
 }
 

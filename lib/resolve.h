@@ -65,7 +65,9 @@ struct mqsync_outcome {
     struct mqsync_slice event_data; /* ACCEPTED, REPEATED: JSON object of the event; empty for DELETE */
     bool was_conflict;  /* counts as a conflict (whoever won) */
     bool send_winner;   /* the sender's own picture is now wrong: send it the record (stored, or next when ACCEPTED) */
-    struct mqsync_record next; /* ACCEPTED: complete, with version, seq, history. Slices point into *out, the write or stored */
+    /* ACCEPTED: complete, with version, seq, history, but without former owners (mqsync_access_formers() adds them).
+     * Slices point into *out, the write or stored */
+    struct mqsync_record next;
 };
 
 /* stored: the record as kept, a tombstone included; NULL when the id was never used. floor: the version below or at which

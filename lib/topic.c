@@ -47,7 +47,7 @@ bool mqsync_collection_valid(struct mqsync_slice name)
     return name.p[0] != '.' || (name.n > 1 && (name.p[1] != '.' || name.n > 2));
 }
 
-static bool utf8_without_controls(struct mqsync_slice s)
+bool mqsync_text_valid(struct mqsync_slice s)
 {
     uint32_t c;
     for (size_t i = 0, length; i < s.n; i += length) {
@@ -67,7 +67,7 @@ bool mqsync_record_id_valid(struct mqsync_slice id)
         seen |= classes[(unsigned char)id.p[i]];
     if (seen & NOT_IN_ID)
         return false;
-    return !(seen & NOT_ASCII) || utf8_without_controls(id);
+    return !(seen & NOT_ASCII) || mqsync_text_valid(id);
 }
 
 /* The bytes before the next slash. */

@@ -29,6 +29,7 @@ struct mqsync_topic {
 
 bool mqsync_collection_valid(struct mqsync_slice name);
 bool mqsync_record_id_valid(struct mqsync_slice id); /* 1..128 bytes of valid UTF-8, none of "/+#", no control characters (C0, DEL, C1) or noncharacters */
+bool mqsync_text_valid(struct mqsync_slice s);    /* valid UTF-8 without control characters or noncharacters: what Mosquitto takes for a string */
 bool mqsync_root_valid(struct mqsync_slice root);    /* 1..64 bytes, levels of [A-Za-z0-9_.-]+ joined by single slashes */
 
 /* Never fails; root has been checked. Runs for every message of the broker: topics outside leave after one comparison. */

@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "access.h"
 #include "ctl.h"
 #include "line.h"
 #include "progress.h"
@@ -67,6 +68,23 @@ static void set_version(struct mqsync_record *r, uint64_t version)
     r->history[r->history_n - 1].version = version;
 }
 
+/* Without a configuration nobody knows who owned it; those who once did stay known. */
+static void set_formers(struct import *m, const struct mqsync_line *line, const struct mqsync_record *stored)
+{
+    const struct mqsync_config *config = m->ctl->config;
+    const struct mqsync_collection_config *c = config ? mqsync_config_collection(config, line->collection) : NULL;
+    struct mqsync_slice before = {NULL, 0}, now = {NULL, 0};
+    struct mqsync_buf text[2] = {{0}, {0}};
+
+    if (c && c->owner) {
+        before = stored ? mqsync_access_owner(c, stored->data, &text[0]) : before;
+        now = mqsync_access_owner(c, m->outcome.next.data, &text[1]);
+    }
+    mqsync_access_formers(stored, before, now, &m->outcome.next);
+    mqsync_buf_free(&text[0]);
+    mqsync_buf_free(&text[1]);
+}
+
 /* Decides with the plugin's own rule. stored NULL: the id was never used. False: nothing to do. */
 static bool decide(struct import *m, const struct mqsync_line *line, const struct mqsync_record *stored, uint64_t floor,
                    uint64_t seq)
@@ -87,9 +105,11 @@ static bool decide(struct import *m, const struct mqsync_line *line, const struc
     if (!stored && line->deleted)
         stored = &gone;
     mqsync_resolve(&rules, stored, floor, seq, &write, &m->merged, &m->outcome);
-    if (m->outcome.kind == MQSYNC_ACCEPTED)
-        set_version(&m->outcome.next, line->version);
-    return m->outcome.kind == MQSYNC_ACCEPTED;
+    if (m->outcome.kind != MQSYNC_ACCEPTED)
+        return false;
+    set_version(&m->outcome.next, line->version);
+    set_formers(m, line, stored);
+    return true;
 }
 
 /* MQSYNC_INVALID_MESSAGE: the line is wrong. Other errors: the store cannot. */

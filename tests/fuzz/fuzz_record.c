@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Stored records: what decode takes, encode writes again to the byte, and the head is the same by itself. The input is
- * a stored record; with a first byte other than the format's, the rest of it patched into a sound one. */
+ * a stored record; with a first byte other than the formats', the rest of it patched into a sound one, with as many
+ * former owners as that byte's remainder by three. */
 #include "record.h"
 
 #include <stdio.h>
@@ -29,6 +30,7 @@ static void check_stored(struct mqsync_slice stored)
         return;
     }
     CHECK(r.history_n >= 1 && r.history_n <= MQSYNC_HISTORY_MAX && r.user.n <= MQSYNC_USER_MAX);
+    CHECK(r.formers_n <= MQSYNC_FORMERS_MAX && (r.formers_n > 0) == (stored.p[0] == MQSYNC_RECORD_FORMAT_FORMERS));
     CHECK(r.deleted == (r.data.n == 0));
     CHECK(mqsync_record_decode_head(stored, &head) == MQSYNC_OK);
     CHECK(head.version == r.version && head.seq == r.seq && head.updated_ms == r.updated_ms &&
@@ -40,7 +42,7 @@ static void check_stored(struct mqsync_slice stored)
     mqsync_buf_free(&again);
 }
 
-static void patch(const uint8_t *data, size_t size)
+static void patch(unsigned formers_n, const uint8_t *data, size_t size)
 {
     struct mqsync_record r = {
         .version = 7, .seq = 9, .updated_ms = 1000, .user = MQSYNC_SLICE("ana"), .data = MQSYNC_SLICE("{\"a\":1}")};
@@ -54,6 +56,8 @@ static void patch(const uint8_t *data, size_t size)
                                               .version = 5 + i,
                                               .seq = 7 + i};
     }
+    for (; r.formers_n < formers_n; r.formers_n++)
+        r.formers[r.formers_n] = (struct mqsync_former){.user = 21 + r.formers_n, .seq = 3 + r.formers_n};
     struct mqsync_buf stored = {0};
     mqsync_record_encode(&stored, &r);
     CHECK(!stored.failed);
@@ -67,8 +71,8 @@ static void patch(const uint8_t *data, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    if (size && data[0] != MQSYNC_RECORD_FORMAT)
-        patch(data + 1, size - 1);
+    if (size && data[0] != MQSYNC_RECORD_FORMAT && data[0] != MQSYNC_RECORD_FORMAT_FORMERS)
+        patch(data[0] % 3, data + 1, size - 1);
     else
         check_stored((struct mqsync_slice){(const char *)data, size});
     return 0;

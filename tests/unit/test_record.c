@@ -61,6 +61,11 @@ static void assert_same(const struct mqsync_record *a, const struct mqsync_recor
         ck_assert_int_eq(x->zoneless, y->zoneless);
         ck_assert_int_eq(x->created, y->created);
     }
+    ck_assert_uint_eq(a->formers_n, b->formers_n);
+    for (unsigned i = 0; i < a->formers_n; i++) {
+        ck_assert_uint_eq(a->formers[i].user, b->formers[i].user);
+        ck_assert_uint_eq(a->formers[i].seq, b->formers[i].seq);
+    }
 }
 
 static struct mqsync_buf encode(const struct mqsync_record *r)
@@ -111,6 +116,9 @@ static void random_record(struct mqsync_record *r, struct mqsync_slice bytes)
             .created = b & 16,
         };
     }
+    r->formers_n = (bits >> 20) % 2 ? (unsigned)((bits >> 21) % (MQSYNC_FORMERS_MAX + 1)) : 0;
+    for (unsigned i = 0; i < r->formers_n; i++)
+        r->formers[i] = (struct mqsync_former){random_u64(), random_u64()};
 }
 
 START_TEST(comes_back_as_it_was)
@@ -151,9 +159,27 @@ START_TEST(is_appended_and_small)
 }
 END_TEST
 
+START_TEST(former_owners_make_another_format)
+{
+    struct mqsync_record r = some_record();
+    struct mqsync_buf without = encode(&r), with = {0};
+    r.formers_n = 2;
+    r.formers[0] = (struct mqsync_former){5, 101};
+    r.formers[1] = (struct mqsync_former){6, 103};
+    mqsync_record_encode(&with, &r);
+    ck_assert_int_eq(without.p[0], MQSYNC_RECORD_FORMAT);
+    ck_assert_int_eq(with.p[0], MQSYNC_RECORD_FORMAT_FORMERS);
+    ck_assert_uint_eq(with.n, without.n + 32);
+    mqsync_buf_free(&without);
+    mqsync_buf_free(&with);
+}
+END_TEST
+
 START_TEST(any_cut_and_any_addition_is_refused)
 {
     struct mqsync_record r = some_record();
+    r.formers_n = (unsigned)_i;
+    memset(r.formers, 1, sizeof(r.formers));
     struct mqsync_buf stored = encode(&r);
     ck_assert(decodes(mqsync_buf_slice(&stored)));
     for (size_t n = 0; n < stored.n; n++)
@@ -172,14 +198,15 @@ START_TEST(what_cannot_be_is_refused)
         size_t at;
         char byte;
     } cases[] = {
-        {"another format", 0, 2},
+        {"a format without former owners that has some", 3, 1},
+        {"a format with former owners that has none", 0, 2},
+        {"another format", 0, 3},
         {"an unknown flag", 1, 2},
         {"a tombstone with data", 1, 1},
         {"no history", 2, 0},
         {"a longer history", 2, 33},
         {"a history that is not there", 2, 3},
         {"a shorter history", 2, 1},
-        {"the spare byte", 3, 1},
         {"shorter data", 4, 6},
         {"longer data", 4, 8},
         {"no data", 4, 0},
@@ -215,6 +242,23 @@ START_TEST(lengths_that_make_up_for_each_other_are_refused)
 }
 END_TEST
 
+START_TEST(too_many_former_owners_are_refused)
+{
+    struct mqsync_record r = some_record();
+    memset(r.formers, 1, sizeof(r.formers));
+    r.formers_n = MQSYNC_FORMERS_MAX;
+    struct mqsync_buf stored = encode(&r);
+    ck_assert(decodes(mqsync_buf_slice(&stored)));
+    stored.p[3] = MQSYNC_FORMERS_MAX + 1;
+    stored.p[4] = 0; /* room for another one: data 7 bytes, user 3 */
+    stored.p[8] = 0;
+    ck_assert(!decodes(mqsync_buf_slice(&stored)));
+    stored.p[3] = 0;
+    ck_assert(!decodes(mqsync_buf_slice(&stored)));
+    mqsync_buf_free(&stored);
+}
+END_TEST
+
 /* What the head says already must be left out of the history: one record has one stored form. */
 START_TEST(another_form_of_the_same_is_refused)
 {
@@ -232,15 +276,16 @@ END_TEST
 START_TEST(a_record_that_cannot_be_read_is_not_written)
 {
     static char user[MQSYNC_USER_MAX + 1];
-    struct mqsync_record cases[6];
-    for (int i = 0; i < 6; i++)
+    struct mqsync_record cases[7];
+    for (int i = 0; i < 7; i++)
         cases[i] = some_record();
     cases[1].history_n = 0;
     cases[2].history_n = MQSYNC_HISTORY_MAX + 1;
     cases[3].deleted = true;
     cases[4].data.n = 0;
     cases[5].user = (struct mqsync_slice){user, sizeof(user)};
-    for (int i = 0; i < 6; i++) {
+    cases[6].formers_n = MQSYNC_FORMERS_MAX + 1;
+    for (int i = 0; i < 7; i++) {
         struct mqsync_buf stored = {0};
         mqsync_record_encode(&stored, &cases[i]);
         ck_assert_msg(stored.failed == (i > 0), "case %d", i);
@@ -256,9 +301,11 @@ int main(void)
     TCase *tests = tcase_create("record");
     tcase_add_test(tests, comes_back_as_it_was);
     tcase_add_test(tests, is_appended_and_small);
-    tcase_add_test(tests, any_cut_and_any_addition_is_refused);
+    tcase_add_test(tests, former_owners_make_another_format);
+    tcase_add_loop_test(tests, any_cut_and_any_addition_is_refused, 0, 3);
     tcase_add_test(tests, what_cannot_be_is_refused);
     tcase_add_test(tests, lengths_that_make_up_for_each_other_are_refused);
+    tcase_add_test(tests, too_many_former_owners_are_refused);
     tcase_add_test(tests, another_form_of_the_same_is_refused);
     tcase_add_test(tests, a_record_that_cannot_be_read_is_not_written);
     suite_add_tcase(suite, tests);
