@@ -61,7 +61,8 @@ struct mqsync_event {
 /* {"type","collection","recordId","data","timestamp","metadata":{"version","userId","seq","mutationId","conflict"}} */
 void mqsync_event_encode(struct mqsync_buf *out, const struct mqsync_event *e);
 
-/* {"type":"ack","collection","recordId","metadata":{"mutationId","version","seq"}}; conflict true adds "conflict":true. */
+/* {"type":"ack","collection","recordId","metadata":{"mutationId","version","seq"}}; an empty mutation_id is left out;
+ * conflict true adds "conflict":true. */
 void mqsync_ack_encode(struct mqsync_buf *out, struct mqsync_slice collection, struct mqsync_slice record_id,
                        struct mqsync_slice mutation_id, uint64_t version, uint64_t seq, bool conflict);
 

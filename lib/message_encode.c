@@ -77,9 +77,13 @@ void mqsync_ack_encode(struct mqsync_buf *out, struct mqsync_slice collection, s
     mqsync_json_add_string(out, collection);
     PUT(out, ",\"recordId\":");
     mqsync_json_add_string(out, record_id);
-    PUT(out, ",\"metadata\":{\"mutationId\":");
-    mqsync_json_add_string(out, mutation_id);
-    PUT(out, ",\"version\":");
+    PUT(out, ",\"metadata\":{");
+    if (mutation_id.n) {
+        PUT(out, "\"mutationId\":");
+        mqsync_json_add_string(out, mutation_id);
+        PUT(out, ",");
+    }
+    PUT(out, "\"version\":");
     mqsync_buf_add_u64(out, version);
     PUT(out, ",\"seq\":");
     mqsync_buf_add_u64(out, seq);

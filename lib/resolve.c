@@ -189,10 +189,11 @@ static const struct mqsync_change *find_repeated(const struct mqsync_record *sto
 
 /* The answer and the event of then. What an insert removed from the record it replaced, or a merge kept of it, is no
  * longer known: such an event names what the write says. */
-static void repeat(const struct mqsync_change *c, const struct mqsync_write *w, struct mqsync_buf *out,
-                   struct mqsync_outcome *ret)
+static void repeat(const struct mqsync_change *c, const struct mqsync_change *now, const struct mqsync_write *w,
+                   struct mqsync_buf *out, struct mqsync_outcome *ret)
 {
     ret->kind = MQSYNC_REPEATED;
+    ret->same_content = same_content(c, now);
     ret->version = c->version;
     ret->seq = c->seq;
     ret->timestamp_ms = c->effective_ms;
@@ -387,6 +388,7 @@ static void begin(const struct mqsync_record *stored, struct mqsync_buf *out, st
     ret->timestamp_ms = stored ? stored->updated_ms : 0;
     ret->event = is_live(stored) ? MQSYNC_UPDATE : MQSYNC_DELETE;
     ret->event_data = (struct mqsync_slice){NULL, 0};
+    ret->same_content = false;
     ret->was_conflict = false;
     ret->send_winner = false;
 }
@@ -415,7 +417,7 @@ void mqsync_resolve(const struct mqsync_rules *rules, const struct mqsync_record
 
     const struct mqsync_change *earlier = find_repeated(stored, write, &now);
     if (earlier) {
-        repeat(earlier, write, out, ret);
+        repeat(earlier, &now, write, out, ret);
         return;
     }
     if (if_version_fails(stored, write, ret) || nothing_to_change(rules, stored, write, ret))

@@ -63,6 +63,7 @@ struct mqsync_outcome {
     int64_t timestamp_ms;      /* of the event */
     enum mqsync_op event;      /* what subscribers are told: INSERT, UPDATE or DELETE */
     struct mqsync_slice event_data; /* ACCEPTED, REPEATED: JSON object of the event; empty for DELETE */
+    bool same_content;  /* REPEATED: the change came from the same user with the same data, not just with its mutationId */
     bool was_conflict;  /* counts as a conflict (whoever won) */
     bool send_winner;   /* the sender's own picture is now wrong: send it the record (stored, or next when ACCEPTED) */
     /* ACCEPTED: complete, with version, seq, history, but without former owners (mqsync_access_formers() adds them).

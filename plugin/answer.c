@@ -10,16 +10,15 @@
 static const char nowhere[] = "$mqsync";
 
 /* root/{collection}/re/{clientId} into scratch, with its NUL. */
-static const char *default_topic(struct mqsync_plugin *p, const struct mqsync_request *r)
+static const char *default_topic(struct mqsync_plugin *p, struct mqsync_slice collection, const char *client_id)
 {
     struct mqsync_buf *topic = &p->scratch.topic;
-    struct mqsync_slice collection = r->topic.collection.n ? r->topic.collection : MQSYNC_SLICE("_");
 
     mqsync_buf_clear(topic);
     mqsync_buf_add(topic, p->prefix, p->prefix_n);
-    mqsync_buf_add_slice(topic, collection);
+    mqsync_buf_add_slice(topic, collection.n ? collection : MQSYNC_SLICE("_"));
     mqsync_buf_add_str(topic, "/re/");
-    mqsync_topic_add_client(topic, mqsync_slice_str(r->client_id));
+    mqsync_topic_add_client(topic, mqsync_slice_str(client_id));
     mqsync_buf_add_char(topic, '\0');
     /* a client id of nearly 64 KiB leaves no room for the levels before it: such a client is not answered */
     return topic->failed || topic->n > UINT16_MAX ? NULL : topic->p;
@@ -27,7 +26,8 @@ static const char *default_topic(struct mqsync_plugin *p, const struct mqsync_re
 
 static const char *topic_of(struct mqsync_plugin *p, const struct mqsync_request *r)
 {
-    return r->properties.response_topic ? r->properties.response_topic : default_topic(p, r);
+    return r->properties.response_topic ? r->properties.response_topic
+                                        : default_topic(p, r->topic.collection, r->client_id);
 }
 
 static void send_to(const char *client_id, const char *topic, const void *correlation, uint16_t correlation_n,
@@ -88,6 +88,14 @@ void mqsync_answer_send(struct mqsync_plugin *p, const struct mqsync_request *r)
                 mqsync_buf_slice(&p->scratch.answer));
 }
 
+void mqsync_answer_tell(struct mqsync_plugin *p, struct mqsync_slice collection, const char *client_id, uint8_t qos)
+{
+    const char *topic = p->scratch.answer.failed ? NULL : default_topic(p, collection, client_id);
+
+    if (topic)
+        send_to(client_id, topic, NULL, 0, qos, mqsync_buf_slice(&p->scratch.answer));
+}
+
 void mqsync_answer_error(struct mqsync_plugin *p, const struct mqsync_request *r)
 {
     const struct mqsync_message *m = &r->message;
@@ -102,7 +110,7 @@ void mqsync_answer_error(struct mqsync_plugin *p, const struct mqsync_request *r
 void mqsync_answer_ack(struct mqsync_plugin *p, const struct mqsync_request *r, uint64_t version, uint64_t seq,
                        bool conflict)
 {
-    if (r->message.mutation_id.n == 0)
+    if (r->message.mutation_id.n == 0 && !r->properties.ack)
         return;
     mqsync_buf_clear(&p->scratch.answer);
     mqsync_ack_encode(&p->scratch.answer, r->message.collection, r->message.record_id, r->message.mutation_id, version,

@@ -24,8 +24,11 @@ void mqsync_address_send(const struct mqsync_address *a, struct mqsync_slice ans
  */
 void mqsync_answer_send(struct mqsync_plugin *p, const struct mqsync_request *r);
 
+/* Sends p->scratch.answer to a client that has not asked: to root/{collection}/re/{clientId} (no collection: "_"). */
+void mqsync_answer_tell(struct mqsync_plugin *p, struct mqsync_slice collection, const char *client_id, uint8_t qos);
+
 void mqsync_answer_error(struct mqsync_plugin *p, const struct mqsync_request *r); /* r->error */
-/* Does nothing for a write without mutationId. */
+/* Does nothing for a write without mutationId that does not ask for it (user property `ack`) either. */
 void mqsync_answer_ack(struct mqsync_plugin *p, const struct mqsync_request *r, uint64_t version, uint64_t seq,
                        bool conflict);
 /* `pong`, `authenticated`, `unsubscribed` */

@@ -134,6 +134,15 @@ int mqsync_broker_reload_result(const struct mqsync_broker *b)
     return b->version < VERSION_OF(2, 1, 0) ? MOSQ_ERR_PLUGIN_DEFER : MOSQ_ERR_SUCCESS;
 }
 
+int mqsync_broker_no_objection(const struct mqsync_broker *b, bool alone)
+{
+    enum { PLUGIN_IGNORE = 32 }; /* MOSQ_ERR_PLUGIN_IGNORE, which the headers of 2.0 do not have */
+
+    if (b->version >= VERSION_OF(2, 1, 0))
+        return PLUGIN_IGNORE;
+    return alone ? MOSQ_ERR_SUCCESS : MOSQ_ERR_PLUGIN_DEFER;
+}
+
 /* Since 2.0.15 the broker frees what a callback has replaced; before that nobody did. */
 static bool frees_replaced(const struct mqsync_broker *b)
 {

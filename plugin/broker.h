@@ -22,6 +22,10 @@ void mqsync_broker_identify(struct mqsync_broker *ret);
  * failure. */
 int mqsync_broker_reload_result(const struct mqsync_broker *b);
 
+/* What an access check returns so that the others which there are decide: MOSQ_ERR_PLUGIN_DEFER leaves it to them, but
+ * is a no where there are none (`alone`), where 2.0 knows only a yes. 2.1 has a value of its own. */
+int mqsync_broker_no_objection(const struct mqsync_broker *b, bool alone);
+
 /* The event's topic becomes `topic`, which is from mosquitto_malloc() and is the broker's from now on. */
 void mqsync_broker_replace_topic(const struct mqsync_broker *b, struct mosquitto_evt_message *event, char *topic);
 

@@ -5,6 +5,7 @@
 
 #include "answer.h"
 #include "log.h"
+#include "owner.h"
 #include "retain.h"
 #include "stream.h"
 
@@ -66,6 +67,36 @@ static enum mqsync_code decode(struct mqsync_plugin *p, struct mqsync_request *r
 
 /* --- authorize ---------------------------------------------------------------------------------------------------- */
 
+/* Whose rights count: those of the user that a trusted one acts for; and of every other client, if the rules hold for MQTT
+ * clients. */
+static enum mqsync_code identify(struct mqsync_plugin *p, struct mqsync_request *r, bool trusted)
+{
+    if (r->properties.user_id) {
+        if (!trusted)
+            return mqsync_fail(&r->error, MQSYNC_UNAUTHORIZED,
+                               "user property userId: only for users listed in trustedUsers");
+        r->user = mqsync_slice_str(r->properties.user_id);
+        r->who = (struct mqsync_identity){r->user, r->properties.roles, r->properties.roles_n};
+        r->bound = true;
+    } else if (p->logins && !trusted) {
+        if (!mqsync_logins_identify(p->logins, r->event->client, r->now_ms, &r->who))
+            return mqsync_fail(&r->error, MQSYNC_AUTH_FAILED, "the token has expired");
+        r->bound = true;
+    }
+    return MQSYNC_OK;
+}
+
+/* Of an owner-only user's write only the stored record can tell: see mqsync_owner_may_write(). */
+static enum mqsync_code check_rules(struct mqsync_request *r)
+{
+    bool write = operations[r->message.type].access == MQSYNC_ACCESS_WRITE;
+
+    if (r->message.type == MQSYNC_TYPE_UNSUBSCRIBE || mqsync_access(r->rules, write, &r->who) != MQSYNC_RIGHT_NONE)
+        return MQSYNC_OK;
+    return mqsync_fail(&r->error, MQSYNC_UNAUTHORIZED, "collection %.*s: no right to %s", (int)r->message.collection.n,
+                       r->message.collection.p, write ? "write" : "read");
+}
+
 /* The broker's ACLs have decided about the topic by now; here it is about the collection and about acting for others.
  */
 static enum mqsync_code authorize(struct mqsync_plugin *p, struct mqsync_request *r)
@@ -74,12 +105,8 @@ static enum mqsync_code authorize(struct mqsync_plugin *p, struct mqsync_request
     bool trusted = p->config->trusted_users_n && mqsync_config_trusted(p->config, name);
 
     r->user = mqsync_slice_str(name);
-    if (r->properties.user_id) {
-        if (!trusted)
-            return mqsync_fail(&r->error, MQSYNC_UNAUTHORIZED,
-                               "user property userId: only for users listed in trustedUsers");
-        r->user = mqsync_slice_str(r->properties.user_id);
-    }
+    if ((r->properties.user_id || p->logins) && identify(p, r, trusted) != MQSYNC_OK)
+        return r->error.code;
     if (!trusted &&
         !mqsync_clients_may_send(&p->clients, r->client_id, p->config->limits.messages_per_minute, r->now_ms))
         return mqsync_fail(&r->error, MQSYNC_RATE_LIMIT_EXCEEDED, "more than %u messages in a minute",
@@ -89,7 +116,7 @@ static enum mqsync_code authorize(struct mqsync_plugin *p, struct mqsync_request
     r->rules = mqsync_config_collection(p->config, r->message.collection);
     if (!r->rules)
         return mqsync_fail(&r->error, MQSYNC_COLLECTION_NOT_FOUND, "there is no collection of that name");
-    return MQSYNC_OK;
+    return r->bound ? check_rules(r) : MQSYNC_OK;
 }
 
 /* --- what is no write --------------------------------------------------------------------------------------------- */
@@ -111,6 +138,8 @@ static enum mqsync_code answer_query(struct mqsync_plugin *p, struct mqsync_requ
 {
     switch (r->message.type) {
     case MQSYNC_TYPE_AUTH:
+        if (p->logins && mqsync_logins_renew(p->logins, r->event->client, r->message.token, r->now_ms, &r->error))
+            return r->error.code;
         mqsync_answer_plain(p, r, "authenticated", (struct mqsync_slice){0});
         return MQSYNC_OK;
     case MQSYNC_TYPE_PING:
@@ -122,7 +151,7 @@ static enum mqsync_code answer_query(struct mqsync_plugin *p, struct mqsync_requ
         mqsync_answer_plain(p, r, "unsubscribed", r->message.collection);
         return MQSYNC_OK;
     case MQSYNC_TYPE_SUBSCRIBE:
-        if (r->message.no_sync) {
+        if (r->message.no_sync && !mqsync_owner_reads_own(r)) {
             answer_subscribed(p, r);
             return MQSYNC_OK;
         }
@@ -172,6 +201,8 @@ static void resolve(struct mqsync_plugin *p, struct mqsync_request *r)
         mqsync_collection_stat(r->collection, &stat);
     mqsync_resolve(&r->rules->rules, r->stored, r->floor, stat.seq + 1, &write, &p->scratch.resolved,
                    &p->scratch.outcome);
+    if (r->rules->owner)
+        mqsync_owner_resolve(p, r);
 }
 
 /* --- store -------------------------------------------------------------------------------------------------------- */
@@ -196,6 +227,8 @@ struct emission {
     char *topic; /* NULL: the command's topic is long enough to be rewritten in place */
     char *payload;
     uint32_t payload_n;
+    mosquitto_property *properties; /* instead of the command's */
+    bool has_properties;
     bool winner; /* in scratch.answer */
     bool record; /* in scratch.record */
 };
@@ -204,6 +237,7 @@ static void emission_free(struct emission *e)
 {
     mosquitto_free(e->topic);
     mosquitto_free(e->payload);
+    mosquitto_property_free_all(&e->properties);
 }
 
 static enum mqsync_code compose_event(struct mqsync_plugin *p, const struct mqsync_request *r, struct emission *e)
@@ -249,15 +283,31 @@ static enum mqsync_code compose_topic(struct mqsync_plugin *p, const struct mqsy
     return MQSYNC_OK;
 }
 
+/* Where somebody relies on what they say, an event without them is worse than none. */
+static enum mqsync_code compose_properties(const struct mqsync_request *r, struct emission *e)
+{
+    bool owners = r->rules->owner;
+
+    if (!owners && !r->properties.any)
+        return MQSYNC_OK;
+    e->has_properties = mqsync_properties_keep(r->event->properties, owners, &e->properties);
+    if (!owners)
+        return MQSYNC_OK;
+    return e->has_properties && mqsync_properties_add_owners(&e->properties, r->owner_now, r->owner_before)
+               ? MQSYNC_OK
+               : MQSYNC_SERVER_ERROR;
+}
+
 static enum mqsync_code compose(struct mqsync_plugin *p, struct mqsync_request *r, struct emission *e)
 {
     const struct mqsync_outcome *o = &p->scratch.outcome;
-    bool ok = compose_event(p, r, e) == MQSYNC_OK && compose_topic(p, r, e) == MQSYNC_OK;
+    bool ok = compose_event(p, r, e) == MQSYNC_OK && compose_topic(p, r, e) == MQSYNC_OK &&
+              compose_properties(r, e) == MQSYNC_OK;
 
     if (ok && o->kind == MQSYNC_ACCEPTED) {
         e->record = r->rules->retain;
         ok = !e->record || mqsync_retain_compose(p, r->message.record_id, &o->next);
-        e->winner = o->send_winner;
+        e->winner = o->send_winner && mqsync_owner_may_see(r, &o->next);
         if (e->winner)
             mqsync_answer_compose_winner(p, r, &o->next);
     }
@@ -283,8 +333,8 @@ static void forward(struct mqsync_plugin *p, struct mqsync_request *r, struct em
     event->payload = e->payload;
     event->payloadlen = e->payload_n;
     event->retain = false;
-    if (r->properties.any)
-        mqsync_properties_strip(&p->broker, event);
+    if (e->has_properties && !mqsync_broker_replace_properties(&p->broker, event, e->properties))
+        mosquitto_property_free_all(&e->properties);
     if (p->instances > 1)
         event->future2[3] = &passed;
 }
@@ -297,14 +347,21 @@ static bool is_held_back(const struct mqsync_request *r)
     return r->event->qos == 2 && mosquitto_client_protocol_version(r->event->client) < 5;
 }
 
+/* Whether the event cannot be the rewritten PUBLISH: also when its properties have to say whose the record is, and it is
+ * not certain who frees those it came with. */
+static bool must_queue(const struct mqsync_plugin *p, const struct mqsync_request *r)
+{
+    return is_held_back(r) || (r->rules->owner && !p->broker.certain);
+}
+
 /* What the plugin publishes waits in the broker's queue until its loop comes round. Until then all events of that collection
  * go the same way, so that none overtakes another. A TICK, or where there is none a while, says that the loop has. */
 static bool through_queue(struct mqsync_plugin *p, const struct mqsync_request *r)
 {
     struct mqsync_queued *q = &p->queued[(uintptr_t)r->collection / sizeof(void *) % MQSYNC_QUEUED_SLOTS];
-    int64_t now = is_held_back(r) || q->at_us ? mqsync_monotonic_us() : 0;
+    int64_t now = must_queue(p, r) || q->at_us ? mqsync_monotonic_us() : 0;
 
-    if (!is_held_back(r) && (q->at_us == 0 || q->ticks != p->ticks || now - q->at_us > MQSYNC_QUEUED_US)) {
+    if (!must_queue(p, r) && (q->at_us == 0 || q->ticks != p->ticks || now - q->at_us > MQSYNC_QUEUED_US)) {
         q->at_us = 0;
         return false;
     }
@@ -318,15 +375,14 @@ static bool publish(struct mqsync_plugin *p, struct mqsync_request *r, struct em
 {
     const char *topic =
         e->topic ? e->topic : mqsync_answer_record_topic(p, r->topic.collection, "evt", r->message.record_id);
-    mosquitto_property *properties = NULL;
+    mosquitto_property *properties = e->properties;
 
-    if (r->properties.any)
-        mqsync_properties_strip(&p->broker, r->event);
-    if (r->event->properties && mosquitto_property_copy_all(&properties, r->event->properties))
+    if (!e->has_properties && r->event->properties && mosquitto_property_copy_all(&properties, r->event->properties))
         return false;
     if (!topic ||
         mosquitto_broker_publish(NULL, topic, (int)e->payload_n, e->payload, r->event->qos, false, properties)) {
-        mosquitto_property_free_all(&properties);
+        if (!e->has_properties)
+            mosquitto_property_free_all(&properties);
         return false;
     }
     mosquitto_free(e->topic);
@@ -371,6 +427,12 @@ static int refuse_outcome(struct mqsync_plugin *p, struct mqsync_request *r)
 static int tell_loser(struct mqsync_plugin *p, struct mqsync_request *r)
 {
     p->counters.conflicts++;
+    if (!mqsync_owner_may_see(r, r->stored)) {
+        r->error_has_version = true;
+        r->error_version = r->stored->version;
+        mqsync_fail(&r->error, MQSYNC_CONFLICT, "the record has changed since, and may not be shown");
+        return refuse(p, r);
+    }
     mqsync_answer_compose_winner(p, r, r->stored);
     mqsync_answer_send(p, r);
     mqsync_answer_ack(p, r, r->stored->version, r->stored->seq, true);
@@ -429,6 +491,8 @@ static int run(struct mqsync_plugin *p, struct mqsync_request *r)
         return refuse(p, r);
 
     resolve(p, r);
+    if (r->bound && !mqsync_owner_may_write(p, r))
+        return refuse(p, r);
     switch (p->scratch.outcome.kind) {
     case MQSYNC_REFUSED:
         return refuse_outcome(p, r);

@@ -9,6 +9,9 @@
 
 #include <mosquitto_plugin.h>
 
+#include "acl.h"
+#include "answer.h"
+#include "deciders.h"
 #include "log.h"
 #include "pipeline.h"
 #include "retain.h"
@@ -42,12 +45,26 @@ static int on_message(int event, void *event_data, void *userdata)
 
     (void)event;
     (void)userdata;
+    if (plugin.logins)
+        mqsync_logins_reapplied(plugin.logins, false);
     if (strncmp(message->topic, plugin.prefix, plugin.prefix_n) == 0) {
         result = mqsync_pipeline_run(&plugin, message);
         mqsync_counters_publish(&plugin, mqsync_time_now());
     }
     housekeep();
     return result;
+}
+
+static void tell_expired(void *context, const char *client_id)
+{
+    struct mqsync_error error;
+
+    (void)context;
+    mqsync_fail(&error, MQSYNC_AUTH_FAILED, "the token has expired");
+    mqsync_buf_clear(&plugin.scratch.answer);
+    mqsync_error_encode(&plugin.scratch.answer, &error, (struct mqsync_slice){0}, (struct mqsync_slice){0},
+                        (struct mqsync_slice){0}, false, 0);
+    mqsync_answer_tell(&plugin, (struct mqsync_slice){0}, client_id, 0);
 }
 
 static int on_tick(int event, void *event_data, void *userdata)
@@ -57,6 +74,10 @@ static int on_tick(int event, void *event_data, void *userdata)
     (void)userdata;
     plugin.last_tick_ms = mqsync_monotonic_us() / 1000;
     plugin.ticks++;
+    if (plugin.logins) {
+        mqsync_logins_reapplied(plugin.logins, false);
+        mqsync_logins_expire(plugin.logins, mqsync_time_now(), tell_expired, NULL);
+    }
     mqsync_counters_publish(&plugin, mqsync_time_now());
     housekeep();
     return MOSQ_ERR_SUCCESS;
@@ -69,6 +90,8 @@ static int on_disconnect(int event, void *event_data, void *userdata)
 
     (void)event;
     (void)userdata;
+    if (plugin.logins)
+        mqsync_logins_leave(plugin.logins, disconnect->client);
     if (!client_id) /* a TCP connection that never became a client */
         return MOSQ_ERR_SUCCESS;
     mqsync_clients_disconnected(&plugin.clients, client_id, mqsync_time_now());
@@ -87,15 +110,35 @@ static struct mqsync_store_options store_options(const struct mqsync_config *con
     };
 }
 
-/* What this build does not do must not look as if it did. */
-static bool supported(const struct mqsync_config *config)
+static int on_basic_auth(int event, void *event_data, void *userdata)
 {
-    if (!config->auth.mqtt)
+    (void)event;
+    (void)userdata;
+    return mqsync_logins_enter(plugin.logins, event_data, mqsync_time_now());
+}
+
+static int on_acl_check(int event, void *event_data, void *userdata)
+{
+    (void)event;
+    (void)userdata;
+    return mqsync_acl_check(&plugin, event_data);
+}
+
+/* Callbacks are registered at the start alone; what else a new configuration says of tokens holds at once. */
+static bool reload_logins(struct mqsync_config *config, struct mqsync_error *ret_error)
+{
+    bool now = plugin.logins;
+
+    if (config->auth.mqtt != now)
+        mqsync_log(MQSYNC_LOG_WARNING, "MQS1008", "auth.mqtt stays %s until the broker is restarted",
+                   now ? "true" : "false");
+    if (!now)
         return true;
-    mqsync_log(MQSYNC_LOG_ERROR, "MQS1006",
-               "auth.mqtt is not supported by this version: leave it out, and let the broker's ACLs decide who may "
-               "use the topics");
-    return false;
+    if (!config->auth.present) {
+        mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "auth.jwt: needed as long as auth.mqtt is true");
+        return false;
+    }
+    return mqsync_logins_configure(plugin.logins, config, ret_error) == MQSYNC_OK;
 }
 
 static void reload(void)
@@ -109,8 +152,8 @@ static void reload(void)
         mqsync_log(MQSYNC_LOG_ERROR, "MQS1007", "keeping the configuration as it was: %s", error.text);
         return;
     }
-    if (!supported(config)) {
-        mqsync_log(MQSYNC_LOG_ERROR, "MQS1007", "keeping the configuration as it was");
+    if (!reload_logins(config, &error)) {
+        mqsync_log(MQSYNC_LOG_ERROR, "MQS1007", "keeping the configuration as it was: %s", error.text);
         mqsync_config_free(config);
         return;
     }
@@ -133,19 +176,24 @@ static int on_reload(int event, void *event_data, void *userdata)
     (void)event_data;
     (void)userdata;
     reload();
+    if (plugin.logins)
+        mqsync_logins_reapplied(plugin.logins, true);
     return mqsync_broker_reload_result(&plugin.broker);
 }
 
-/* Neither ACL_CHECK nor BASIC_AUTH: whoever registers those takes part in decisions about topics that are none of its
- * business. */
+/* BASIC_AUTH and ACL_CHECK only when auth.mqtt asks for it: whoever registers those takes part in decisions about topics that
+ * are none of its business. */
 static const struct {
     int event;
     MOSQ_FUNC_generic_callback callback;
+    bool decides; /* about access */
 } callbacks[] = {
-    {MOSQ_EVT_RELOAD, on_reload},
-    {MOSQ_EVT_MESSAGE, on_message},
-    {MOSQ_EVT_TICK, on_tick},
-    {MOSQ_EVT_DISCONNECT, on_disconnect},
+    {MOSQ_EVT_RELOAD, on_reload, false},
+    {MOSQ_EVT_MESSAGE, on_message, false},
+    {MOSQ_EVT_TICK, on_tick, false},
+    {MOSQ_EVT_DISCONNECT, on_disconnect, false},
+    {MOSQ_EVT_BASIC_AUTH, on_basic_auth, true},
+    {MOSQ_EVT_ACL_CHECK, on_acl_check, true},
 };
 enum { CALLBACKS_N = sizeof(callbacks) / sizeof(callbacks[0]) };
 
@@ -165,6 +213,8 @@ static void unregister_callbacks(struct instance *instance)
 static bool register_callbacks(struct instance *instance)
 {
     for (int i = 0; i < CALLBACKS_N; i++) {
+        if (callbacks[i].decides && !plugin.logins)
+            continue;
         int result =
             mosquitto_callback_register(instance->identifier, callbacks[i].event, callbacks[i].callback, NULL, NULL);
         instance->registered[i] = result == MOSQ_ERR_SUCCESS;
@@ -182,6 +232,7 @@ static bool register_callbacks(struct instance *instance)
 
 struct options {
     const char *config, *db_path; /* NULL: not given */
+    const char *access;           /* "alone", "shared", or NULL: to be found out */
 };
 
 static bool read_options(const struct mosquitto_opt *list, int n, struct options *ret)
@@ -191,11 +242,14 @@ static bool read_options(const struct mosquitto_opt *list, int n, struct options
             ret->config = list[i].value;
         else if (strcmp(list[i].key, "db_path") == 0)
             ret->db_path = list[i].value;
+        else if (strcmp(list[i].key, "access") == 0 &&
+                 (strcmp(list[i].value, "alone") == 0 || strcmp(list[i].value, "shared") == 0))
+            ret->access = list[i].value;
         else {
             mqsync_log(MQSYNC_LOG_ERROR, "MQS1003",
-                       "mosquitto.conf: there is no plugin_opt_%s; expected plugin_opt_config FILE or "
-                       "plugin_opt_db_path DIRECTORY",
-                       list[i].key);
+                       "mosquitto.conf: there is no plugin_opt_%s %.100s; expected plugin_opt_config FILE, "
+                       "plugin_opt_db_path DIRECTORY or plugin_opt_access alone|shared",
+                       list[i].key, list[i].value);
             return false;
         }
     }
@@ -230,6 +284,7 @@ static char *choose_dir(const struct options *o, const struct mqsync_config *con
 
 static void shut(void)
 {
+    mqsync_logins_close(plugin.logins);
     mqsync_streams_free(plugin.streams);
     mqsync_retainer_free(plugin.retainer);
     mqsync_store_close(plugin.store);
@@ -244,6 +299,9 @@ static void shut(void)
     mqsync_buf_free(&plugin.scratch.answer);
     mqsync_buf_free(&plugin.scratch.topic);
     mqsync_buf_free(&plugin.scratch.record);
+    mqsync_buf_free(&plugin.scratch.owner_before);
+    mqsync_buf_free(&plugin.scratch.owner_now);
+    mqsync_buf_free(&plugin.scratch.whole);
     memset(&plugin, 0, sizeof(plugin));
 }
 
@@ -260,6 +318,47 @@ static bool open_store(void)
     return false;
 }
 
+/* Finds out what to answer when the rules allow something. False: the rules would not hold. */
+static bool find_deciders(const struct options *o)
+{
+    struct mqsync_deciders d;
+    bool alone;
+
+    if (o->access) {
+        plugin.allowed = mqsync_broker_no_objection(&plugin.broker, strcmp(o->access, "alone") == 0);
+        return true;
+    }
+    mqsync_deciders_find(&d);
+    if (d.asked_before) {
+        mqsync_log(MQSYNC_LOG_ERROR, "MQS1024",
+                   "auth.mqtt: another plugin comes first and may allow what the rules of mqsync.json forbid: let the "
+                   "plugin line of mqsync be the first one, or say with plugin_opt_access shared that it does not decide");
+        return false;
+    }
+    alone = d.kind == MQSYNC_DECIDERS_NONE;
+    plugin.allowed = mqsync_broker_no_objection(&plugin.broker, alone);
+    if (plugin.allowed == MOSQ_ERR_PLUGIN_DEFER && d.kind != MQSYNC_DECIDERS_ACL)
+        mqsync_log(MQSYNC_LOG_WARNING, "MQS1023",
+                   "auth.mqtt: what the rules allow is left to the broker's other access checks, and if there are none, "
+                   "everything is denied (%s %s): plugin_opt_access alone says that there are none, plugin_opt_access shared "
+                   "that there are",
+                   d.kind == MQSYNC_DECIDERS_PLUGIN ? "another plugin in" : "not found out:", d.where);
+    return true;
+}
+
+static bool start_logins(const struct options *o)
+{
+    struct mqsync_error error;
+
+    if (!plugin.config->auth.mqtt)
+        return true;
+    if (mqsync_logins_open(plugin.config, &plugin.logins, &error) != MQSYNC_OK) {
+        mqsync_log(MQSYNC_LOG_ERROR, "MQS1025", "%s", error.text);
+        return false;
+    }
+    return find_deciders(o);
+}
+
 static bool start(const struct options *o)
 {
     struct mqsync_error error;
@@ -268,8 +367,6 @@ static bool start(const struct options *o)
         mqsync_log(MQSYNC_LOG_ERROR, "MQS1002", "%s", error.text);
         return false;
     }
-    if (!supported(plugin.config))
-        return false;
     plugin.config_path = o->config ? strdup(o->config) : NULL;
     plugin.dir = choose_dir(o, plugin.config);
     if (asprintf(&plugin.prefix, "%s/", plugin.config->root) < 0)
@@ -277,17 +374,23 @@ static bool start(const struct options *o)
     if (!plugin.dir || !plugin.prefix || (o->config && !plugin.config_path))
         return false;
     plugin.prefix_n = strlen(plugin.prefix);
+    mqsync_broker_identify(&plugin.broker);
+    if (!start_logins(o))
+        return false;
     if (!open_store())
         return false;
     plugin.streams = mqsync_streams_alloc(plugin.store, plugin.dir);
     plugin.retainer = mqsync_retainer_alloc();
     if (!plugin.streams || !plugin.retainer)
         return false;
-    mqsync_broker_identify(&plugin.broker);
     mqsync_clients_init(&plugin.clients);
     plugin.started_ms = mqsync_time_now();
     plugin.last_tick_ms = INT64_MIN / 2; /* not before there was one */
     mqsync_retain_start(&plugin, NULL);
+    if (plugin.logins)
+        mqsync_log(MQSYNC_LOG_INFO, "MQS1026", "auth.mqtt: tokens are taken for passwords, and the rules of mqsync.json hold "
+                   "for MQTT clients%s",
+                   plugin.allowed == MOSQ_ERR_SUCCESS ? "; nobody else decides about access" : "");
     mqsync_log(MQSYNC_LOG_INFO, "MQS1001", "version %s serves %s{collection}/... from %s, epoch %s", MQSYNC_VERSION,
                plugin.prefix, plugin.dir, mqsync_store_epoch(plugin.store));
     return true;

@@ -5,12 +5,14 @@
 
 #include <time.h>
 
+#include "../lib/access.h"
 #include "../lib/config.h"
 #include "../lib/message.h"
 #include "../lib/resolve.h"
 #include "broker.h"
 #include "clients.h"
 #include "counters.h"
+#include "logins.h"
 #include "properties.h"
 #include "store.h"
 
@@ -41,9 +43,12 @@ struct mqsync_plugin {
     struct mqsync_counters counters;
     struct mqsync_streams *streams;
     struct mqsync_retainer *retainer;
+    struct mqsync_logins *logins; /* NULL without auth.mqtt */
+    int allowed;                  /* what the access check answers when the rules allow something */
     /* Used anew by every command, so that none of them allocates. */
     struct {
         struct mqsync_buf message, resolved, event, answer, topic, record;
+        struct mqsync_buf owner_before, owner_now, whole; /* of collections with owner alone */
         struct mqsync_record stored;
         struct mqsync_outcome outcome;
     } scratch;
@@ -54,6 +59,8 @@ struct mqsync_request {
     int64_t now_ms;
     const char *client_id; /* NULL: nobody to answer */
     struct mqsync_slice user;
+    bool bound; /* the read, write and owner rules hold for who */
+    struct mqsync_identity who;
     struct mqsync_properties properties;
     struct mqsync_topic topic;
     struct mqsync_message message;
@@ -61,6 +68,7 @@ struct mqsync_request {
     struct mqsync_collection *collection; /* NULL: never written to */
     struct mqsync_record *stored;         /* NULL: id never used */
     uint64_t floor;
+    struct mqsync_slice owner_before, owner_now; /* of an accepted or repeated write; empty: nobody */
     struct mqsync_error error; /* filled when a stage has failed */
     bool error_has_version;
     uint64_t error_version;

@@ -17,7 +17,9 @@ static const struct {
     {"ifVersion", offsetof(struct mqsync_properties, if_version)},
     {"timestamp", offsetof(struct mqsync_properties, timestamp)},
     {"userId", offsetof(struct mqsync_properties, user_id)},
+    {"ack", offsetof(struct mqsync_properties, ack)},
 };
+static const char role[] = "role", owner[] = "owner", former_owner[] = "formerOwner";
 
 /* Where the value of a user property belongs, NULL for somebody else's. */
 static char **place_of(struct mqsync_properties *p, const char *name)
@@ -26,6 +28,22 @@ static char **place_of(struct mqsync_properties *p, const char *name)
         if (strcmp(name, ours[i].name) == 0)
             return (char **)(void *)((char *)p + ours[i].at);
     return NULL;
+}
+
+static bool names_owner(const char *name)
+{
+    return strcmp(name, owner) == 0 || strcmp(name, former_owner) == 0;
+}
+
+/* Takes the value over. */
+static void add_role(struct mqsync_properties *p, char *value)
+{
+    if (!p->roles)
+        p->roles = calloc(MQSYNC_ROLES_MAX, sizeof(*p->roles));
+    if (p->roles && p->roles_n < MQSYNC_ROLES_MAX)
+        p->roles[p->roles_n++] = mqsync_slice_str(value);
+    else
+        free(value);
 }
 
 static void take(char **place, char *value)
@@ -63,7 +81,11 @@ static void read_user_property(const mosquitto_property *item, struct mqsync_pro
     if (place) {
         ret->any = true;
         take(place, value);
+    } else if (strcmp(name, role) == 0) {
+        ret->any = true;
+        add_role(ret, value);
     } else {
+        ret->owner |= names_owner(name);
         free(value);
     }
     free(name);
@@ -113,6 +135,10 @@ void mqsync_properties_free(struct mqsync_properties *p)
     free(p->if_version);
     free(p->timestamp);
     free(p->user_id);
+    free(p->ack);
+    for (size_t i = 0; i < p->roles_n; i++)
+        free((char *)(uintptr_t)p->roles[i].p);
+    free(p->roles);
     free(p->response_topic);
     free(p->correlation);
 }
@@ -166,7 +192,7 @@ enum mqsync_code mqsync_properties_apply(const struct mqsync_properties *p, stru
 }
 
 /* Appends a copy of item to *list unless it was for the plugin. False: cannot be copied. */
-static bool keep(const mosquitto_property *item, mosquitto_property **list)
+static bool keep(const mosquitto_property *item, bool owners, mosquitto_property **list)
 {
     struct mqsync_properties unused;
     char *name = NULL, *value = NULL;
@@ -186,7 +212,7 @@ static bool keep(const mosquitto_property *item, mosquitto_property **list)
         break;
     case MQTT_PROP_USER_PROPERTY:
         ok = read_pair(item, &name, &value) &&
-             (place_of(&unused, name) ||
+             (place_of(&unused, name) || strcmp(name, role) == 0 || (owners && names_owner(name)) ||
               !mosquitto_property_add_string_pair(list, MQTT_PROP_USER_PROPERTY, name, value));
         break;
     default:
@@ -197,13 +223,30 @@ static bool keep(const mosquitto_property *item, mosquitto_property **list)
     return ok;
 }
 
-void mqsync_properties_strip(const struct mqsync_broker *b, struct mosquitto_evt_message *event)
+bool mqsync_properties_keep(const mosquitto_property *list, bool owners, mosquitto_property **ret)
 {
-    mosquitto_property *kept = NULL;
     bool ok = true;
 
-    for (const mosquitto_property *item = event->properties; item && ok; item = mosquitto_property_next(item))
-        ok = keep(item, &kept);
-    if (!ok || !mqsync_broker_replace_properties(b, event, kept))
-        mosquitto_property_free_all(&kept);
+    *ret = NULL;
+    for (const mosquitto_property *item = list; item && ok; item = mosquitto_property_next(item))
+        ok = keep(item, owners, ret);
+    if (!ok)
+        mosquitto_property_free_all(ret);
+    return ok;
+}
+
+static bool add_user_property(mosquitto_property **list, const char *name, struct mqsync_slice value)
+{
+    char text[MQSYNC_USER_MAX + 1];
+
+    if (value.n == 0)
+        return true;
+    memcpy(text, value.p, value.n);
+    text[value.n] = '\0';
+    return !mosquitto_property_add_string_pair(list, MQTT_PROP_USER_PROPERTY, name, text);
+}
+
+bool mqsync_properties_add_owners(mosquitto_property **list, struct mqsync_slice now, struct mqsync_slice former)
+{
+    return add_user_property(list, owner, now) && add_user_property(list, former_owner, former);
 }

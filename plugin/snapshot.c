@@ -6,14 +6,21 @@ static uint64_t smaller(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+static bool is_done_already(const struct mqsync_snapshot *s)
+{
+    return s->query->no_pages || (s->total == 0 && s->query->limit > 0 && !s->query->page_always);
+}
+
 enum mqsync_code mqsync_snapshot_open(struct mqsync_snapshot *s, struct mqsync_view *view,
                                       const struct mqsync_snapshot_query *q, uint64_t count_max,
                                       struct mqsync_error *ret_error)
 {
     struct mqsync_collection_stat stat = {0};
+    enum mqsync_code code = MQSYNC_OK;
     uint64_t since;
 
     s->view = view;
+    s->query = q;
     s->collection = mqsync_slice_str(q->collection);
     s->left = q->limit;
     bool exists = mqsync_view_collection(view, s->collection, &stat);
@@ -23,47 +30,97 @@ enum mqsync_code mqsync_snapshot_open(struct mqsync_snapshot *s, struct mqsync_v
     s->oldest_seq = stat.oldest_seq;
     s->full = !q->has_since || (q->since < stat.oldest_seq && !q->continues) || q->since > stat.seq;
     since = s->full ? 0 : q->since;
-    s->last_seq = since;
-    if (exists) {
-        enum mqsync_code code = mqsync_walk_changes(view, s->collection, since, &s->walk, ret_error);
-        if (code != MQSYNC_OK) {
-            mqsync_snapshot_close(s);
-            return code;
-        }
+    s->last_seq = s->since = since;
+    if (exists)
+        code = mqsync_walk_changes(view, s->collection, since, &s->walk, ret_error);
+    if (exists && q->owner && code == MQSYNC_OK)
+        code = mqsync_walk_changes(view, s->collection, q->count ? 0 : since, &s->counting, ret_error);
+    if (code != MQSYNC_OK) {
+        mqsync_snapshot_close(s);
+        return code;
     }
-    if (s->full)
+    if (q->owner)
+        s->records = 0;
+    else if (s->full)
         s->total = smaller(stat.records, q->limit);
     else if (s->walk)
         s->total = mqsync_walk_count(s->walk, smaller(q->limit, count_max));
-    s->done = s->total == 0 && q->limit > 0 && !q->page_always;
+    s->done = is_done_already(s);
     return MQSYNC_OK;
 }
 
-/* Finds the next entry that belongs to the answer: the full state has no tombstones. */
-static enum mqsync_code next_entry(struct mqsync_snapshot *s, struct mqsync_error *ret_error)
+/* Whether the entry belongs to the answer, and how: the full state has no tombstones. */
+static enum mqsync_sight sight_of(const struct mqsync_snapshot *s, const struct mqsync_record *r)
+{
+    enum mqsync_sight sight = r->deleted ? MQSYNC_SIGHT_GONE : MQSYNC_SIGHT_RECORD;
+
+    if (s->query->owner) {
+        struct mqsync_collection_config c = {.owner = (char *)(uintptr_t)s->query->owner};
+        sight = mqsync_access_sight(&c, s->query->user, r, s->since);
+    }
+    return s->full && sight == MQSYNC_SIGHT_GONE ? MQSYNC_SIGHT_NONE : sight;
+}
+
+static void count_entry(struct mqsync_snapshot *s)
+{
+    struct mqsync_collection_config c = {.owner = (char *)(uintptr_t)s->query->owner};
+
+    s->records += mqsync_access_sight(&c, s->query->user, &s->record, 0) == MQSYNC_SIGHT_RECORD;
+    if (s->total < s->query->limit && s->record.seq > s->since)
+        s->total += sight_of(s, &s->record) != MQSYNC_SIGHT_NONE;
+}
+
+enum mqsync_code mqsync_snapshot_count(struct mqsync_snapshot *s, uint64_t max, bool *ret_done,
+                                       struct mqsync_error *ret_error)
+{
+    *ret_done = !s->counting;
+    for (; s->counting && max; max--) {
+        enum mqsync_code code = mqsync_walk_next(s->counting, &s->id, &s->record, ret_error);
+        if (code == MQSYNC_OK) {
+            s->walked++;
+            count_entry(s);
+            continue;
+        }
+        if (code != MQSYNC_RECORD_NOT_FOUND)
+            return code;
+        mqsync_walk_close(s->counting);
+        s->counting = NULL;
+        s->done = is_done_already(s);
+        *ret_done = true;
+    }
+    return MQSYNC_OK;
+}
+
+/* Finds the next entry that belongs to the answer. */
+static enum mqsync_code next_entry(struct mqsync_snapshot *s, uint64_t walk_max, struct mqsync_error *ret_error)
 {
     if (s->pending)
         return MQSYNC_OK;
     if (!s->walk)
         return MQSYNC_RECORD_NOT_FOUND;
     do {
+        s->gave_up = s->walked >= walk_max;
+        if (s->gave_up)
+            return MQSYNC_RECORD_NOT_FOUND;
         enum mqsync_code code = mqsync_walk_next(s->walk, &s->id, &s->record, ret_error);
         if (code != MQSYNC_OK)
             return code;
         s->walked++;
-    } while (s->full && s->record.deleted);
+        s->sight = sight_of(s, &s->record);
+    } while (s->sight == MQSYNC_SIGHT_NONE);
     s->pending = true;
     return MQSYNC_OK;
 }
 
-enum mqsync_code mqsync_snapshot_page(struct mqsync_snapshot *s, struct mqsync_error *ret_error)
+enum mqsync_code mqsync_snapshot_page(struct mqsync_snapshot *s, uint64_t walk_max, struct mqsync_error *ret_error)
 {
     const struct mqsync_record *r = &s->record;
     enum mqsync_code code;
 
     mqsync_page_begin(&s->page, s->collection);
-    while ((code = next_entry(s, ret_error)) == MQSYNC_OK) {
-        if (s->left == 0 || !mqsync_page_add(&s->page, s->id, r->data, r->version, r->updated_ms, r->deleted))
+    while ((code = next_entry(s, walk_max, ret_error)) == MQSYNC_OK) {
+        if (s->left == 0 || !mqsync_page_add(&s->page, s->id, r->data, r->version, r->updated_ms,
+                                             s->sight == MQSYNC_SIGHT_GONE))
             break;
         s->pending = false;
         s->left--;
@@ -85,8 +142,10 @@ enum mqsync_code mqsync_snapshot_page(struct mqsync_snapshot *s, struct mqsync_e
 void mqsync_snapshot_close(struct mqsync_snapshot *s)
 {
     mqsync_walk_close(s->walk);
+    mqsync_walk_close(s->counting);
     mqsync_view_close(s->view);
     mqsync_page_free(&s->page);
     s->walk = NULL;
+    s->counting = NULL;
     s->view = NULL;
 }

@@ -8,6 +8,7 @@
 
 #include "answer.h"
 #include "log.h"
+#include "owner.h"
 #include "peer.h"
 #include "snapshot.h"
 
@@ -18,6 +19,7 @@ enum {
     AHEAD_PAGES = 16,
     AHEAD_BYTES = 2 << 20,
     SETTLE_MS = 10000,
+    COUNT_AT_A_TIME = 4096, /* entries; then it is the next answer's turn */
 };
 
 /* How much is done on the broker's thread. The second row is for a broker that never ticks, where what is not sent at
@@ -47,6 +49,7 @@ struct stream {
     struct stream *next; /* of those that wait */
     struct mqsync_address to;
     struct mqsync_snapshot_query query;
+    char *owner, *user; /* what the query's lead into; NULL: everything may be seen */
     bool subscribed; /* the first message is `subscribed` */
     /* the preparing thread's, until closed */
     bool open;
@@ -104,6 +107,8 @@ static void stream_free(struct stream *st)
     mqsync_snapshot_close(&st->snapshot);
     drop_items(st);
     mqsync_address_free(&st->to);
+    free(st->owner);
+    free(st->user);
     free(st);
 }
 
@@ -126,6 +131,19 @@ static bool continues_cut(const struct mqsync_streams *s, const struct stream *s
     return st->query.has_since && cut->seq == st->query.since && cut->who == who_of(st);
 }
 
+/* Copies: the configuration may be replaced while the answer is on its way. */
+static bool show_own(struct stream *st, const struct mqsync_request *r)
+{
+    st->owner = strdup(r->rules->owner);
+    st->user = malloc(r->who.user.n);
+    if (!st->owner || !st->user)
+        return false;
+    memcpy(st->user, r->who.user.p, r->who.user.n);
+    st->query.owner = st->owner;
+    st->query.user = (struct mqsync_slice){st->user, r->who.user.n};
+    return true;
+}
+
 static struct stream *stream_alloc(struct mqsync_plugin *p, const struct mqsync_request *r)
 {
     const struct mqsync_message *m = &r->message;
@@ -142,8 +160,13 @@ static struct stream *stream_alloc(struct mqsync_plugin *p, const struct mqsync_
     st->query.limit = m->has_limit ? m->limit : UINT64_MAX;
     st->query.continues = continues_cut(p->streams, st);
     st->query.page_always = m->type == MQSYNC_TYPE_SYNC || m->has_since;
-    st->subscribed = m->type == MQSYNC_TYPE_SUBSCRIBE;
+    st->query.no_pages = m->type == MQSYNC_TYPE_SUBSCRIBE && m->no_sync;
+    st->subscribed = st->query.count = m->type == MQSYNC_TYPE_SUBSCRIBE;
     st->socket = -1;
+    if (mqsync_owner_reads_own(r) && !show_own(st, r)) {
+        stream_free(st);
+        return NULL;
+    }
     return st;
 }
 
@@ -183,7 +206,7 @@ static enum mqsync_code make_subscribed(struct stream *st, struct item **ret, st
 }
 
 /* The stream's next message, of an open snapshot; *ret NULL when there is none left. */
-static enum mqsync_code next_item(struct stream *st, struct item **ret, struct mqsync_error *ret_error)
+static enum mqsync_code next_item(struct stream *st, uint64_t walk_max, struct item **ret, struct mqsync_error *ret_error)
 {
     enum mqsync_code code;
 
@@ -195,7 +218,7 @@ static enum mqsync_code next_item(struct stream *st, struct item **ret, struct m
     }
     if (st->snapshot.done)
         return MQSYNC_OK;
-    code = mqsync_snapshot_page(&st->snapshot, ret_error);
+    code = mqsync_snapshot_page(&st->snapshot, walk_max, ret_error);
     if (code != MQSYNC_OK)
         return code;
     *ret = item_of(&st->snapshot.page.out);
@@ -216,13 +239,15 @@ static struct item *error_item(const struct stream *st, const struct mqsync_erro
     return item;
 }
 
-/* Prepares one more message. Returns it, or NULL at the end, when the stream's snapshot is closed. */
-static struct item *prepare(struct mqsync_streams *s, struct stream *st)
+/* Prepares one more message. Returns it, or NULL at the end, when the stream's snapshot is closed; or when there is more to
+ * be counted before the first one: *ret_again. */
+static struct item *prepare(struct mqsync_streams *s, struct stream *st, bool *ret_again)
 {
     struct mqsync_error error = {0};
     struct mqsync_view *view;
     struct item *item = NULL;
     enum mqsync_code code = MQSYNC_OK;
+    bool counted = false;
 
     if (!st->open) {
         code = mqsync_view_settled(s->store, SETTLE_MS, &view, &error);
@@ -231,7 +256,12 @@ static struct item *prepare(struct mqsync_streams *s, struct stream *st)
         st->open = true;
     }
     if (code == MQSYNC_OK)
-        code = next_item(st, &item, &error);
+        code = mqsync_snapshot_count(&st->snapshot, COUNT_AT_A_TIME, &counted, &error);
+    *ret_again = code == MQSYNC_OK && !counted;
+    if (*ret_again)
+        return NULL;
+    if (code == MQSYNC_OK)
+        code = next_item(st, UINT64_MAX, &item, &error);
     if (code != MQSYNC_OK) {
         mqsync_log(MQSYNC_LOG_ERROR, "MQS1016", "an answer about %s was broken off: %s", st->query.collection,
                    error.text);
@@ -297,6 +327,7 @@ static void *prepare_all(void *argument)
     while (!s->stop) {
         struct stream *st = pick(s, &turn);
         struct item *item = NULL;
+        bool again = false;
         if (!st) {
             pthread_cond_wait(&s->wake, &s->lock);
             continue;
@@ -307,9 +338,9 @@ static void *prepare_all(void *argument)
             continue;
         }
         pthread_mutex_unlock(&s->lock);
-        item = prepare(s, st);
+        item = prepare(s, st, &again);
         pthread_mutex_lock(&s->lock);
-        st->closed = !item;
+        st->closed = !item && !again;
         if (item && st->cancelled)
             free(item);
         else if (item)
@@ -386,17 +417,21 @@ static enum mqsync_code make_at_once(struct mqsync_plugin *p, struct stream *st,
     struct mqsync_view *view;
     struct item *item = NULL;
     enum mqsync_code code;
+    bool counted = false;
 
     *ret_done = false;
     code = mqsync_view_newest(p->store, &view, ret_error);
     if (code != MQSYNC_OK)
         return code;
     code = mqsync_snapshot_open(s, view, &st->query, limits->entries + 1, ret_error);
-    while (code == MQSYNC_OK && s->total <= limits->entries && s->walked <= limits->walked &&
-           st->ready_bytes <= limits->bytes) {
-        code = next_item(st, &item, ret_error);
-        if (code != MQSYNC_OK)
+    if (code == MQSYNC_OK)
+        code = mqsync_snapshot_count(s, limits->walked, &counted, ret_error);
+    while (code == MQSYNC_OK && counted && s->total <= limits->entries && st->ready_bytes <= limits->bytes) {
+        code = next_item(st, 2 * limits->walked, &item, ret_error);
+        if (code != MQSYNC_OK || s->gave_up) {
+            free(item);
             break;
+        }
         *ret_done = !item;
         if (!item)
             break;

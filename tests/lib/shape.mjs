@@ -101,7 +101,8 @@ const checks = {
         onlyFields(m, ['type', 'collection', 'recordId', 'metadata', 'timestamp'], 'ack');
         expect(isName(m.collection), 'collection');
         expect(isId(m.recordId), 'recordId');
-        expect(isString(m.metadata?.mutationId), 'metadata.mutationId');
+        expect(isObject(m.metadata), 'metadata');
+        expect(m.metadata.mutationId === undefined || isString(m.metadata.mutationId), 'metadata.mutationId');
         expect(isPositive(m.metadata.version), 'metadata.version');
         expect(isPositive(m.metadata.seq), 'metadata.seq');
     },

@@ -500,6 +500,10 @@ START_TEST(ack)
     mqsync_ack_encode(&out, MQSYNC_SLICE("todos"), MQSYNC_SLICE("r1"), MQSYNC_SLICE("m1"), 7, 42, true);
     assert_encoded(&out, "{\"type\":\"ack\",\"collection\":\"todos\",\"recordId\":\"r1\","
                          "\"metadata\":{\"mutationId\":\"m1\",\"version\":7,\"seq\":42,\"conflict\":true}}");
+    mqsync_buf_clear(&out);
+    mqsync_ack_encode(&out, MQSYNC_SLICE("todos"), MQSYNC_SLICE("r1"), (struct mqsync_slice){NULL, 0}, 7, 42, false);
+    assert_encoded(&out, "{\"type\":\"ack\",\"collection\":\"todos\",\"recordId\":\"r1\","
+                         "\"metadata\":{\"version\":7,\"seq\":42}}");
 }
 END_TEST
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* JSON Web Tokens: who a client is, as its token proves. The only file that knows libjwt is token.c. */
-#ifndef MQSYNC_BRIDGE_TOKEN_H
-#define MQSYNC_BRIDGE_TOKEN_H
+#ifndef MQSYNC_TOKEN_H
+#define MQSYNC_TOKEN_H
 
 #include "access.h"
 
