@@ -119,22 +119,6 @@ test('a broker without password_file takes tokens', async (t) => {
     }
 });
 
-test('a login that does not become a connection leaves nothing behind', async (t) => {
-    const broker = await start(t);
-    const password = jwt('ana', { roles: Array.from({ length: 200 }, (_, i) => `a-role-with-a-rather-long-name-${i}`) });
-    const will = { topic: 'sync/open/evt/r', payload: '{}' }; // which no client may publish to
-    const attempt = async () => {
-        const client = broker.raw({ version: 4, clientId: unique('never'), username: 'ana', password });
-        const { returnCode } = await client.connect({ will });
-        client.destroy();
-        assert.ok(REFUSED(returnCode), `${returnCode}`);
-    };
-    for (let i = 0; i < 200; i++) await attempt();
-    const before = broker.memory().now;
-    for (let i = 0; i < 1000; i++) await attempt();
-    assert.ok(broker.memory().now - before < 4 << 20, `${broker.memory().now - before} bytes more`);
-});
-
 async function receives(client, gate) {
     await client.settle('ready');
     await gate.settle('ready');

@@ -207,9 +207,18 @@ const WAYS = {
     },
 };
 
-for (const [what, { conf, ports = 1, users = USERS, skip }] of Object.entries(WAYS)) {
+/** Rules and tokens are the bridge's as long as auth.mqtt does not say otherwise: no callback that decides is registered. */
+const forTheBridge = {
+    collections: { '*': { read: ['role:staff'], write: [], owner: 'ownerId' } },
+    auth: { mqtt: false, jwt: { algorithm: 'HS256', keyFile: '/nonexistent/jwt.key' } },
+};
+for (const what of ['nothing', 'a password_file, anonymous allowed', 'an acl_file', 'an acl_file alone']) {
+    WAYS[`${what}, and rules for the bridge`] = { ...WAYS[what], config: forTheBridge };
+}
+
+for (const [what, { conf, ports = 1, users = USERS, skip, config: own = config }] of Object.entries(WAYS)) {
     test(`who may do what stays as it was: ${what}`, { skip }, async () => {
-        const options = { config, ports, write: conf, ask: false };
+        const options = { config: own, ports, write: conf, ask: false };
         const stock = await Broker.start({ ...options, plugin: false });
         const guest = await Broker.start(options);
         try {
