@@ -41,8 +41,8 @@ void mqsync_access_formers(const struct mqsync_record *stored, struct mqsync_sli
 
 enum mqsync_sight { MQSYNC_SIGHT_NONE, MQSYNC_SIGHT_RECORD, MQSYNC_SIGHT_GONE };
 
-/* What an owner-only user is shown of a record's latest state who has seen everything up to `since`: the record, that it
- * is gone (deleted, or no longer his), or nothing. */
+/* What an owner-only user is shown of a record's latest state who has seen everything up to `since`: the record, that
+ * it is gone (deleted, or no longer his), or nothing. */
 enum mqsync_sight mqsync_access_sight(const struct mqsync_collection_config *c, struct mqsync_slice user,
                                       const struct mqsync_record *r, uint64_t since);
 

@@ -8,7 +8,8 @@
  *     formers  formers_n times: user u64, seq u64
  *     user, data
  *
- * Format 1 is the one without former owners, format 2 has at least one. One record has one stored form: what is left out when it says nothing new must be left out. */
+ * Format 1 is the one without former owners, format 2 has at least one. One record has one stored form: what is left
+ * out when it says nothing new must be left out. */
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -16,8 +17,13 @@
 
 #include <endian.h>
 
-enum { HEAD_SIZE = 36, CHANGE_FIXED = 17, CHANGE_OWN = 24, CHANGE_LARGEST = CHANGE_FIXED + 8 + 8 + CHANGE_OWN,
-       FORMER_SIZE = 16 };
+enum {
+    HEAD_SIZE = 36,
+    CHANGE_FIXED = 17,
+    CHANGE_OWN = 24,
+    CHANGE_LARGEST = CHANGE_FIXED + 8 + 8 + CHANGE_OWN,
+    FORMER_SIZE = 16
+};
 
 enum { RECORD_DELETED = 1 };
 

@@ -94,7 +94,8 @@ static bool parted_at(const struct check *c, const struct mqsync_record *r, uint
     return false;
 }
 
-/* The record has become somebody else's with this event, which its former owner may not see: for him it is a deletion. */
+/* The record has become somebody else's with this event, which its former owner may not see: for him it is a deletion.
+ */
 static void tell_gone(const struct check *c, const struct mqsync_record *r, uint64_t seq)
 {
     struct mqsync_buf *out = &c->plugin->scratch.answer;

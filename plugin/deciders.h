@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Who else decides about access in this broker: an acl_file, another plugin. With auth.mqtt the plugin has to know, because
- * to Mosquitto 2.0 "I do not mind" from the only one who was asked means no. */
+/* Who else decides about access in this broker: an acl_file, another plugin. With auth.mqtt the plugin has to know,
+ * because to Mosquitto 2.0 "I do not mind" from the only one who was asked means no. */
 #ifndef MQSYNC_DECIDERS_H
 #define MQSYNC_DECIDERS_H
 

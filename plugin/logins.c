@@ -124,7 +124,8 @@ static size_t base64url(const char *s)
     return strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_");
 }
 
-/* Three parts of base64url; the last one is empty in a token without signature, which is to be refused, not passed on. */
+/* Three parts of base64url; the last one is empty in a token without signature, which is to be refused, not passed on.
+ */
 static bool is_token(const char *password)
 {
     size_t n = password ? base64url(password) : 0;
@@ -159,7 +160,8 @@ static enum mqsync_code check_user(const struct mqsync_logins *l, const char *us
                                    struct mqsync_error *ret_error)
 {
     if (username && username[0] && strcmp(username, user) != 0)
-        return mqsync_fail(ret_error, MQSYNC_AUTH_FAILED, "the token is of user '%.64s', not of '%.64s'", user, username);
+        return mqsync_fail(ret_error, MQSYNC_AUTH_FAILED, "the token is of user '%.64s', not of '%.64s'", user,
+                           username);
     if (mqsync_config_trusted(l->config, user))
         return mqsync_fail(ret_error, MQSYNC_AUTH_FAILED,
                            "user '%.64s' is listed in trustedUsers and needs a password of the broker's", user);

@@ -23,14 +23,14 @@ enum mqsync_code mqsync_logins_configure(struct mqsync_logins *l, const struct m
  * MOSQ_ERR_PLUGIN_DEFER when the password is no token at all. */
 int mqsync_logins_enter(struct mqsync_logins *l, const struct mosquitto_evt_basic_auth *e, int64_t now_ms);
 
-/* After a reload the broker asks again about all that are connected, with the passwords of then. Those who are logged in
- * still are, until this is called with false. */
+/* After a reload the broker asks again about all that are connected, with the passwords of then. Those who are logged
+ * in still are, until this is called with false. */
 void mqsync_logins_reapplied(struct mqsync_logins *l, bool reapplying);
 
 void mqsync_logins_leave(struct mqsync_logins *l, const struct mosquitto *client);
 
-/* Who a client is: what its token says, else its user name without roles. False: its token has expired. *ret lives until
- * the client's next login, renewal or end. */
+/* Who a client is: what its token says, else its user name without roles. False: its token has expired. *ret lives
+ * until the client's next login, renewal or end. */
 bool mqsync_logins_identify(const struct mqsync_logins *l, const struct mosquitto *client, int64_t now_ms,
                             struct mqsync_identity *ret);
 

@@ -16,8 +16,8 @@ bool mqsync_owner_may_see(const struct mqsync_request *r, const struct mqsync_re
            (record->deleted ? MQSYNC_SIGHT_GONE : MQSYNC_SIGHT_RECORD);
 }
 
-/* A change that was accepted when the record was his is known again although it may be somebody else's by now; but not by
- * its mutationId alone, which others may have seen. */
+/* A change that was accepted when the record was his is known again although it may be somebody else's by now; but not
+ * by its mutationId alone, which others may have seen. */
 static bool owns_enough(const struct mqsync_plugin *p, const struct mqsync_request *r)
 {
     const struct mqsync_outcome *o = &p->scratch.outcome;
@@ -66,7 +66,7 @@ static bool resolve_accepted(struct mqsync_plugin *p, struct mqsync_request *r)
     if (p->scratch.owner_before.failed || p->scratch.owner_now.failed)
         return false;
     mqsync_access_formers(r->stored, r->owner_before, r->owner_now, &o->next);
-    if (o->event != MQSYNC_UPDATE || mqsync_slice_equal(r->owner_before, r->owner_now))
+    if (!r->stored || o->event != MQSYNC_UPDATE || mqsync_slice_equal(r->owner_before, r->owner_now))
         return true;
     mqsync_buf_clear(whole);
     mqsync_json_diff(whole, r->stored->data, o->next.data, true);
