@@ -216,16 +216,31 @@ int mqsync_logins_enter(struct mqsync_logins *l, const struct mosquitto_evt_basi
     return MOSQ_ERR_SUCCESS;
 }
 
-bool mqsync_logins_identify(const struct mqsync_logins *l, const struct mosquitto *client, int64_t now_ms,
+/* With use_username_as_clientid the client gets its id after it has logged in. */
+static void learn_id(struct login *login, const struct mosquitto *client)
+{
+    const char *id = mosquitto_client_id(client);
+
+    if (id && strcmp(id, login->client_id) != 0) {
+        char *copy = strdup(id);
+        if (copy) {
+            free(login->client_id);
+            login->client_id = copy;
+        }
+    }
+}
+
+bool mqsync_logins_identify(struct mqsync_logins *l, const struct mosquitto *client, int64_t now_ms,
                             struct mqsync_identity *ret)
 {
-    const char *name = mosquitto_client_username(client), *id = mosquitto_client_id(client);
-    const struct login *login = find(l, client);
+    const char *name = mosquitto_client_username(client);
+    struct login *login = find(l, client);
 
     *ret = (struct mqsync_identity){.user = mqsync_slice_str(name)};
-    /* a broker that did not tell of a client's end must not lend its rights to the next one at the same address */
-    if (!login || !name || !id || strcmp(name, login->claims.user) != 0 || strcmp(id, login->client_id) != 0)
+    /* a broker that did not tell of a client's end must not lend its rights to another user at the same address */
+    if (!login || !name || strcmp(name, login->claims.user) != 0)
         return true;
+    learn_id(login, client);
     ret->roles = login->claims.roles;
     ret->roles_n = login->claims.roles_n;
     return login->claims.expires_ms > now_ms;

@@ -31,7 +31,7 @@ void mqsync_logins_leave(struct mqsync_logins *l, const struct mosquitto *client
 
 /* Who a client is: what its token says, else its user name without roles. False: its token has expired. *ret lives
  * until the client's next login, renewal or end. */
-bool mqsync_logins_identify(const struct mqsync_logins *l, const struct mosquitto *client, int64_t now_ms,
+bool mqsync_logins_identify(struct mqsync_logins *l, const struct mosquitto *client, int64_t now_ms,
                             struct mqsync_identity *ret);
 
 /* A fresh token of the same user takes the place of the one it has logged in with. */

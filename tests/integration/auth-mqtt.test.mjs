@@ -376,6 +376,18 @@ test('a token expires', async (t) => {
     await gate.settle('ready');
 });
 
+test('a token expires where the user name becomes the client id', async (t) => {
+    const broker = await start(t, { listener: ['use_username_as_clientid true'] });
+    const client = await user(broker, 'sam', { exp: now() + 2, ...staff }, { username: 'sam' });
+    await client.cmd('staff', { type: 'insert', recordId: 'r', data: {}, metadata: { mutationId: 'm' } });
+    assert.equal((await client.answerPacket('ack')).topic, 'sync/staff/re/sam');
+    assert.equal((await client.answer('error')).code, 'AUTH_FAILED');
+    await client.waiters.until(
+        () => client.closed,
+        () => 'the connection to be closed',
+    );
+});
+
 test('SIGHUP: who is logged in stays, the key is read again', async (t) => {
     const broker = await start(t);
     const client = await user(broker, 'ana', { exp: now() + 600 });
