@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "http.h"
+#include "inflate.h"
 #include "session.h"
 #include "tunnel.h"
 
@@ -452,7 +453,7 @@ static const struct lws_protocols protocols[] = {
 };
 
 static const struct lws_extension extensions[] = {
-    {"permessage-deflate", lws_extension_callback_pm_deflate,
+    {"permessage-deflate", mqsync_inflate,
      "permessage-deflate; client_no_context_takeover; server_no_context_takeover"},
     {NULL, NULL, NULL},
 };

@@ -252,6 +252,22 @@ test('fragments, compression, many messages at once', async (t) => {
     }
 });
 
+test('compressed messages of many clients at once', async (t) => {
+    const { bridge, stop } = await startBoth();
+    t.after(stop);
+    const clients = await Promise.all(Array.from({ length: 8 }, () => bridge.client()));
+    for (let i = 0; i < 30; i++) {
+        const answers = clients.map((client, j) => client.write('insert', 'c', `r${j}`, { i, text: `${j}`.repeat(500 + (i * 977 + j * 541) % 6000) }));
+        assert.deepEqual((await Promise.all(answers)).map((answer) => answer.type), Array(8).fill('ack'));
+    }
+    const { records } = await clients[0].subscribe('c');
+    records.forEach(({ data }, id) => assert.equal(data.text.replaceAll(id[1], ''), '', id));
+    // RSV1 says that it is compressed, and it is not
+    clients[1].socket._socket.write(Buffer.concat([Buffer.from([0xc1, 0x80 | 100, 0, 0, 0, 0]), Buffer.alloc(100, 0xff)]));
+    await clients[1].waitClosed();
+    assert.equal((await clients[2].write('insert', 'c', 'r2', {})).type, 'ack');
+});
+
 test('TLS', async (t) => {
     const { broker, bridge, stop } = await startBoth();
     t.after(stop);
