@@ -65,6 +65,11 @@ static bool resolve_accepted(struct mqsync_plugin *p, struct mqsync_request *r)
     r->owner_now = mqsync_access_owner(r->rules, o->next.data, &p->scratch.owner_now);
     if (p->scratch.owner_before.failed || p->scratch.owner_now.failed)
         return false;
+    /* nobody's is said too: only of a repetition nothing is */
+    if (r->owner_before.n == 0)
+        r->owner_before = MQSYNC_SLICE("");
+    if (r->owner_now.n == 0)
+        r->owner_now = MQSYNC_SLICE("");
     mqsync_access_formers(r->stored, r->owner_before, r->owner_now, &o->next);
     if (!r->stored || o->event != MQSYNC_UPDATE || mqsync_slice_equal(r->owner_before, r->owner_now))
         return true;

@@ -239,7 +239,7 @@ static bool add_user_property(mosquitto_property **list, const char *name, struc
 {
     char text[MQSYNC_USER_MAX + 1];
 
-    if (value.n == 0)
+    if (!value.p)
         return true;
     memcpy(text, value.p, value.n);
     text[value.n] = '\0';

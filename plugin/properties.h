@@ -34,7 +34,7 @@ enum mqsync_code mqsync_properties_apply(const struct mqsync_properties *p, stru
  * False: something cannot be copied; *ret is NULL then. */
 bool mqsync_properties_keep(const mosquitto_property *list, bool owners, mosquitto_property **ret);
 
-/* Says whose the record is, and whose it was before; empty: nobody's. False: out of memory. */
+/* Says whose the record is, and whose it was before; empty: nobody's; NULL: not to be said. False: out of memory. */
 bool mqsync_properties_add_owners(mosquitto_property **list, struct mqsync_slice owner, struct mqsync_slice former);
 
 #endif

@@ -49,14 +49,16 @@ enum mqsync_code mqsync_snapshot_open(struct mqsync_snapshot *s, struct mqsync_v
     return MQSYNC_OK;
 }
 
-/* Whether the entry belongs to the answer, and how: the full state has no tombstones. */
+/* Whether the entry belongs to the answer, and how: the full state has no tombstones. A record that was ever the user's
+ * and has changed after `since` is told as gone, whenever he has lost it: if `since` is where another answer was cut, the
+ * loss may lie before it, and was to be told after it. */
 static enum mqsync_sight sight_of(const struct mqsync_snapshot *s, const struct mqsync_record *r)
 {
     enum mqsync_sight sight = r->deleted ? MQSYNC_SIGHT_GONE : MQSYNC_SIGHT_RECORD;
 
     if (s->query->owner) {
         struct mqsync_collection_config c = {.owner = (char *)(uintptr_t)s->query->owner};
-        sight = mqsync_access_sight(&c, s->query->user, r, s->since);
+        sight = mqsync_access_sight(&c, s->query->user, r, 0);
     }
     return s->full && sight == MQSYNC_SIGHT_GONE ? MQSYNC_SIGHT_NONE : sight;
 }

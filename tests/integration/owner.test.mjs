@@ -232,7 +232,7 @@ for (const [version, qos] of [[5, 1], [5, 2], [4, 1], [4, 2]]) {
             await writer.cmd('notes', { type, recordId: 'n', data }, forged || {});
             const packet = await watcher.eventPacket();
             assert.deepEqual(packet.json.data, expected, `${type} ${JSON.stringify(data)}`);
-            assert.deepEqual({ ...packet.properties?.userProperties }, { ...properties, ...(forged && { color: 'red' }) });
+            assert.deepEqual({ ...packet.properties?.userProperties }, { owner: '', formerOwner: '', ...properties, ...(forged && { color: 'red' }) });
         }
         await writer.cmd('open', { type: 'insert', recordId: 'o', data: { ownerId: 'ana' } });
         assert.equal((await watcher.eventPacket()).properties?.userProperties, undefined, 'elsewhere nothing is said');
