@@ -147,7 +147,7 @@ static void answer(void *context, struct mqsync_slice correlation, struct mqsync
     }
     b->metrics.conflicts +=
         starts_with(payload, "{\"type\":\"update\"") || starts_with(payload, "{\"type\":\"delete\"");
-    mqsync_session_send_text(s, payload);
+    mqsync_session_pass_on(s, payload);
 }
 
 static void release(struct mqsync_bridge *b, const struct mqsync_pending_command *c)

@@ -6,6 +6,7 @@
 
 #include "bridge.h"
 #include "json.h"
+#include "owner.h"
 #include "session.h"
 
 static struct mqsync_channel **bucket_of(struct mqsync_channels *all, struct mqsync_slice name)
@@ -109,9 +110,16 @@ void mqsync_channels_event(struct mqsync_bridge *b, const struct mqsync_upstream
         frame->channel = c->id;
         frame->seq = seq;
     }
+    struct mqsync_showing showing = {e, frame, c->id, seq, NULL, NULL, NULL};
     /* from the end: a feed that is closed on the way is replaced by one that has had its turn */
-    for (size_t i = c->n; i-- > 0;)
-        mqsync_feed_event(b, c->feeds[i], seq, frame, c->feeds[i]->session == sender);
+    for (size_t i = c->n; i-- > 0;) {
+        struct mqsync_feed *f = c->feeds[i];
+        bool own = sender && f->session == sender;
+        struct mqsync_frame *shown =
+            f->rule ? mqsync_showing_to(&showing, mqsync_session_user(f->session), &own) : frame;
+        mqsync_feed_event(b, f, seq, shown, own);
+    }
+    mqsync_showing_end(&showing);
     mqsync_frame_unref(frame);
 }
 

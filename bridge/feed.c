@@ -3,13 +3,15 @@
 
 #include <stdlib.h>
 
+#include "access.h"
 #include "bridge.h"
 #include "server.h"
 #include "session.h"
 
 enum {
     PUMP_US = 8000,    /* at most, before the sockets get their turn */
-    WALK_MAX = 20000,  /* records passed over for one page */
+    WALK_US = 2000,    /* for a feed that passes over records it does not show, who then gets his turn too */
+    LOOK_AFTER = 64,   /* records passed over, or KiB, before it looks at the clock */
     QUESTIONS_MAX = 8, /* the broker keeps so many long answers going at once */
     CLOSE_TRY_AGAIN = 1013,
 };
@@ -24,7 +26,7 @@ enum step {
 /* --- opening and closing ------------------------------------------------------------------------------------------ */
 
 enum mqsync_code mqsync_feed_open(struct mqsync_bridge *b, struct mqsync_session *s, const struct mqsync_message *m,
-                                  bool tombstones, struct mqsync_feed **ret)
+                                  uint64_t rule, bool tombstones, struct mqsync_feed **ret)
 {
     struct mqsync_feed *f = calloc(1, sizeof(*f));
 
@@ -41,6 +43,7 @@ enum mqsync_code mqsync_feed_open(struct mqsync_bridge *b, struct mqsync_session
         free(f);
         return MQSYNC_SERVER_ERROR;
     }
+    f->rule = rule;
     f->tombstones = tombstones;
     f->full_updates = f->subscription && m->full_updates;
     f->no_pages = m->no_sync;
@@ -109,6 +112,16 @@ void mqsync_feed_hunger(struct mqsync_bridge *b, struct mqsync_feed *f)
         mqsync_server_pump_in(b->server, 0);
 }
 
+void mqsync_feed_begin_anew(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t rule)
+{
+    f->rule = rule;
+    f->anew = true;
+    f->live = f->paging = f->counting = false;
+    f->complete = 0;
+    mqsync_feed_forget_question(b, f);
+    mqsync_feed_hunger(b, f);
+}
+
 /* --- live events -------------------------------------------------------------------------------------------------- */
 
 static void not_live(struct mqsync_bridge *b, struct mqsync_feed *f)
@@ -125,7 +138,11 @@ static void hold(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t seq, s
 
     if (own && kept)
         kept->seq = seq;
-    if (!kept || f->held.bytes + kept->n > b->config->bridge.send_queue_bytes || !mqsync_queue_push(&f->held, kept)) {
+    if (kept && f->held.bytes + kept->n > b->config->bridge.send_queue_bytes) {
+        mqsync_frame_unref(kept);
+        kept = NULL;
+    }
+    if (!kept || !mqsync_queue_push(&f->held, kept)) {
         mqsync_queue_free(&f->held);
         f->held_lost = true;
     }
@@ -134,6 +151,8 @@ static void hold(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t seq, s
 void mqsync_feed_event(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t seq, struct mqsync_frame *frame,
                        bool own)
 {
+    bool nothing = frame && frame->n == 0;
+
     if (own && f->full_updates)
         f->own[f->own_n++ % MQSYNC_OWN_MAX] = seq;
     if (!f->live) {
@@ -143,12 +162,12 @@ void mqsync_feed_event(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t 
     }
     if (seq <= f->seq)
         return;
-    if (seq != f->seq + 1 || f->full_updates || !frame) {
+    if (seq != f->seq + 1 || !frame || (f->full_updates && !nothing)) {
         not_live(b, f);
         return;
     }
-    f->seq = seq;
-    if (!own)
+    f->seq = f->complete = seq;
+    if (!own && !nothing)
         mqsync_session_send(f->session, mqsync_frame_ref(frame));
 }
 
@@ -156,13 +175,15 @@ void mqsync_feed_unsent(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t
 {
     if (f->started && f->seq >= seq)
         f->seq = seq - 1;
+    if (f->complete >= seq)
+        f->complete = seq - 1;
     if (f->live)
         not_live(b, f);
 }
 
 static enum step become_live(struct mqsync_feed *f, uint64_t seq)
 {
-    f->seq = seq;
+    f->seq = f->complete = seq;
     f->live = f->subscription;
     return STEP_DONE;
 }
@@ -176,6 +197,14 @@ struct moment {
     bool fresh; /* holds everything that has been announced */
 };
 
+static void begin_counting(struct mqsync_feed *f)
+{
+    f->counting = true;
+    /* what there is in all is told only with `subscribed` */
+    f->count_from = f->count_at = f->subscription && !f->started ? 0 : f->seq;
+    f->count_records = f->count_entries = 0;
+}
+
 /* The state begins anew: everything there is, then the changes. */
 static void begin_whole(struct mqsync_feed *f, const struct moment *m)
 {
@@ -184,7 +213,9 @@ static void begin_whole(struct mqsync_feed *f, const struct moment *m)
     f->seq = 0;
     f->total = m->stat.records < f->left ? m->stat.records : f->left;
     f->counted = true;
-    f->burying = false;
+    f->burying = f->anew = false;
+    if (f->rule)
+        begin_counting(f);
 }
 
 static uint64_t count_changes(const struct moment *m, uint64_t since, uint64_t max)
@@ -219,19 +250,27 @@ void mqsync_feed_confirm(struct mqsync_bridge *b, struct mqsync_feed *f)
         send_subscribed(b, f, f->seq);
 }
 
-/* The first moment of a subscription or `sync`. True: that was all. */
-static bool begin(struct mqsync_bridge *b, struct mqsync_feed *f, const struct moment *m)
+/* The first moment of a subscription or `sync`. */
+static void begin(struct mqsync_feed *f, const struct moment *m)
 {
-    f->started = true;
+    f->records = m->stat.records;
     if (f->has_since && can_resume(f, m)) {
-        f->whole = false;
-        f->total = count_changes(m, f->seq, f->left);
+        f->whole = f->anew = false;
         f->counted = true;
+        if (f->rule)
+            begin_counting(f);
+        else
+            f->total = count_changes(m, f->seq, f->left);
     } else {
         begin_whole(f, m);
     }
     memcpy(f->epoch, m->epoch.p, m->epoch.n);
-    f->records = m->stat.records;
+}
+
+/* True: that was all. */
+static bool announce(struct mqsync_bridge *b, struct mqsync_feed *f, const struct moment *m)
+{
+    f->started = true;
     if (f->subscription)
         send_subscribed(b, f, m->stat.seq);
     if (f->no_pages || (f->total == 0 && f->left > 0 && !f->page_always && !f->tombstones)) {
@@ -244,11 +283,11 @@ static bool begin(struct mqsync_bridge *b, struct mqsync_feed *f, const struct m
 /* Going on, perhaps after a restart of the broker with another database. */
 static void resume(struct mqsync_feed *f, const struct moment *m)
 {
-    if (mqsync_slice_equal(mqsync_slice_str(f->epoch), m->epoch) && (f->whole || can_resume(f, m)))
+    if (!f->anew && mqsync_slice_equal(mqsync_slice_str(f->epoch), m->epoch) && (f->whole || can_resume(f, m)))
         return;
     memcpy(f->epoch, m->epoch.p, m->epoch.n);
     begin_whole(f, m);
-    f->page_always = true;
+    f->page_always = f->page_always || f->started;
 }
 
 static bool is_own(const struct mqsync_feed *f, uint64_t seq)
@@ -259,13 +298,21 @@ static bool is_own(const struct mqsync_feed *f, uint64_t seq)
     return false;
 }
 
+static void send_event(struct mqsync_bridge *b, struct mqsync_feed *f, const struct mqsync_event *event)
+{
+    mqsync_buf_clear(&b->answer);
+    mqsync_event_encode(&b->answer, event);
+    mqsync_session_send_text(f->session, mqsync_buf_slice(&b->answer));
+}
+
+/* came: it was not there for the client before. */
 static void send_record(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_slice id,
-                        const struct mqsync_record *r)
+                        const struct mqsync_record *r, bool came)
 {
     struct mqsync_event event = {
-        .op = r->deleted                             ? MQSYNC_DELETE
-              : r->history[r->history_n - 1].created ? MQSYNC_INSERT
-                                                     : MQSYNC_UPDATE,
+        .op = r->deleted                                     ? MQSYNC_DELETE
+              : came || r->history[r->history_n - 1].created ? MQSYNC_INSERT
+                                                             : MQSYNC_UPDATE,
         .collection = mqsync_slice_str(f->channel->name),
         .record_id = id,
         .data = r->data,
@@ -275,9 +322,23 @@ static void send_record(struct mqsync_bridge *b, struct mqsync_feed *f, struct m
         .user = r->user,
     };
 
-    mqsync_buf_clear(&b->answer);
-    mqsync_event_encode(&b->answer, &event);
-    mqsync_session_send_text(f->session, mqsync_buf_slice(&b->answer));
+    send_event(b, f, &event);
+}
+
+/* It is there, but not for the client: not who has changed it last either. */
+static void send_gone(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_slice id,
+                      const struct mqsync_record *r)
+{
+    struct mqsync_event event = {
+        .op = MQSYNC_DELETE,
+        .collection = mqsync_slice_str(f->channel->name),
+        .record_id = id,
+        .timestamp_ms = r->updated_ms,
+        .version = r->version,
+        .seq = r->seq,
+    };
+
+    send_event(b, f, &event);
 }
 
 /* One step. It calls back for each record that it walks over; false: there is no room for that one, the step ends. */
@@ -285,45 +346,109 @@ struct walker {
     struct mqsync_bridge *b;
     struct mqsync_feed *f;
     struct mqsync_page page;
-    size_t room; /* bytes for the page: it has to fit into the queue, too */
-    size_t sent; /* messages */
+    size_t room;   /* bytes for the page: it has to fit into the queue, too */
+    size_t sent;   /* messages */
+    size_t passed; /* records passed over, and KiB of them, since the clock was looked at */
+    /* with the feed's rule */
+    const struct mqsync_collection_config *collection;
+    struct mqsync_slice user;
 };
+
+static struct walker walker_of(struct mqsync_bridge *b, struct mqsync_feed *f)
+{
+    struct walker w = {.b = b, .f = f, .room = b->config->bridge.send_queue_bytes / 2};
+
+    if (f->rule) {
+        w.collection = mqsync_config_collection(b->config, mqsync_slice_str(f->channel->name));
+        w.user = mqsync_session_user(f->session);
+    }
+    return w;
+}
+
+static bool pass(struct walker *w, const struct mqsync_record *r)
+{
+    w->passed += 1 + r->data.n / 1024;
+    return true;
+}
+
+static enum mqsync_sight sight_of(const struct walker *w, const struct mqsync_record *r, uint64_t since)
+{
+    if (!w->f->rule)
+        return r->deleted ? MQSYNC_SIGHT_GONE : MQSYNC_SIGHT_RECORD;
+    return w->collection ? mqsync_access_sight(w->collection, w->user, r, since) : MQSYNC_SIGHT_NONE;
+}
 
 static bool walk_page(struct walker *w, struct mqsync_slice id, const struct mqsync_record *r)
 {
     struct mqsync_feed *f = w->f;
+    enum mqsync_sight sight = sight_of(w, r, f->whole ? 0 : f->complete);
+    bool gone = sight == MQSYNC_SIGHT_GONE;
 
-    if (r->deleted && f->whole && (r->seq <= f->whole_at || f->tombstones))
-        return true;
-    if (w->page.out.n + w->page.deleted.n + r->data.n > w->room && (w->page.records_n || w->page.deleted_n))
+    if (sight == MQSYNC_SIGHT_NONE || (gone && f->whole && (r->seq <= f->whole_at || f->tombstones)))
+        return pass(w, r);
+    if (w->page.out.n + w->page.deleted.n + (gone ? 0 : r->data.n) > w->room &&
+        (w->page.records_n || w->page.deleted_n))
         return false;
-    if (f->left == 0 || !mqsync_page_add(&w->page, id, r->data, r->version, r->updated_ms, r->deleted))
+    if (f->left == 0 || !mqsync_page_add(&w->page, id, r->data, r->version, r->updated_ms, gone))
         return false;
     f->left--;
     return true;
 }
 
+static bool walk_count(struct walker *w, struct mqsync_slice id, const struct mqsync_record *r)
+{
+    struct mqsync_feed *f = w->f;
+    enum mqsync_sight sight = sight_of(w, r, f->whole ? 0 : f->complete);
+
+    (void)id;
+    f->count_records += sight == MQSYNC_SIGHT_RECORD;
+    f->count_entries += f->whole ? sight == MQSYNC_SIGHT_RECORD : sight != MQSYNC_SIGHT_NONE && r->seq > f->seq;
+    return pass(w, r);
+}
+
+static bool has_room(const struct walker *w)
+{
+    return w->f->session->queue.bytes <= MQSYNC_QUEUE_LOW && w->sent < MQSYNC_PAGE_MAX_ENTRIES;
+}
+
 static bool walk_changes(struct walker *w, struct mqsync_slice id, const struct mqsync_record *r)
 {
-    if (w->f->session->queue.bytes > MQSYNC_QUEUE_LOW || w->sent >= MQSYNC_PAGE_MAX_ENTRIES)
+    struct mqsync_feed *f = w->f;
+    enum mqsync_sight sight = sight_of(w, r, f->complete);
+    bool lost = sight == MQSYNC_SIGHT_GONE && !r->deleted;
+
+    if (sight == MQSYNC_SIGHT_NONE || (is_own(f, r->seq) && !lost))
+        return pass(w, r);
+    if (!has_room(w))
         return false;
-    if (!is_own(w->f, r->seq)) {
-        send_record(w->b, w->f, id, r);
-        w->sent++;
-    }
+    if (lost)
+        send_gone(w->b, f, id, r);
+    else
+        send_record(w->b, f, id, r, f->rule && r->formers_n && r->formers[r->formers_n - 1].seq > f->complete);
+    w->sent++;
     return true;
 }
 
 static bool walk_tombstones(struct walker *w, struct mqsync_slice id, const struct mqsync_record *r)
 {
-    return r->deleted ? walk_changes(w, id, r) : true;
+    if (sight_of(w, r, 0) != MQSYNC_SIGHT_GONE || is_own(w->f, r->seq))
+        return pass(w, r);
+    if (!has_room(w))
+        return false;
+    if (r->deleted)
+        send_record(w->b, w->f, id, r, false);
+    else
+        send_gone(w->b, w->f, id, r);
+    w->sent++;
+    return true;
 }
 
-/* Walks on from *at, which it moves; *ret_end: there is nothing more. */
+/* Walks on from *at, which it moves, for as long as it may; *ret_end: there is nothing more. */
 static enum mqsync_code walk(struct walker *w, const struct moment *m, uint64_t *at, bool *ret_end,
                              bool (*take)(struct walker *w, struct mqsync_slice id, const struct mqsync_record *r),
                              struct mqsync_error *ret_error)
 {
+    int64_t until = mqsync_monotonic_us() + WALK_US;
     struct mqsync_record r;
     struct mqsync_slice id;
     struct mqsync_walk *walk = NULL;
@@ -331,21 +456,51 @@ static enum mqsync_code walk(struct walker *w, const struct moment *m, uint64_t 
 
     if (m->stat.seq > 0)
         code = mqsync_walk_changes(m->view, m->name, *at, &walk, ret_error);
-    for (unsigned n = 0; n < WALK_MAX && walk && code == MQSYNC_OK; n++) {
+    while (walk && code == MQSYNC_OK) {
         code = mqsync_walk_next(walk, &id, &r, ret_error);
         if (code != MQSYNC_OK || !take(w, id, &r))
             break;
         *at = r.seq;
+        if (w->passed < LOOK_AFTER)
+            continue;
+        w->passed = 0;
+        if (mqsync_monotonic_us() >= until) {
+            w->b->feeds.walked_long = true;
+            break;
+        }
     }
     mqsync_walk_close(walk);
     *ret_end = code == MQSYNC_RECORD_NOT_FOUND;
     return *ret_end ? MQSYNC_OK : code;
 }
 
+static enum step step_count(struct mqsync_bridge *b, struct mqsync_feed *f, const struct moment *m,
+                            struct mqsync_error *error)
+{
+    struct walker w = walker_of(b, f);
+    bool end;
+
+    /* what changes while counting goes on in a newer view may be counted twice, or not: most counts need only one */
+    if (f->count_at == f->count_from && !m->fresh)
+        return STEP_FRESH;
+    if (walk(&w, m, &f->count_at, &end, walk_count, error) != MQSYNC_OK)
+        return STEP_ENDED;
+    if (!end)
+        return STEP_MORE;
+    if (!f->started && !m->fresh)
+        return STEP_FRESH;
+    f->counting = false;
+    if (f->whole || !f->started)
+        f->records = f->count_records;
+    f->total = f->count_entries < f->left ? f->count_entries : f->left;
+    f->counted = true;
+    return STEP_DONE;
+}
+
 static enum step step_page(struct mqsync_bridge *b, struct mqsync_feed *f, const struct moment *m,
                            struct mqsync_error *error)
 {
-    struct walker w = {.b = b, .f = f, .room = b->config->bridge.send_queue_bytes / 2};
+    struct walker w = walker_of(b, f);
     uint64_t at = f->seq, left = f->left;
     bool end;
     enum step step = STEP_MORE;
@@ -360,6 +515,10 @@ static enum step step_page(struct mqsync_bridge *b, struct mqsync_feed *f, const
     if (end && !m->fresh && f->left > 0) {
         f->left = left;
         step = STEP_FRESH;
+    } else if (entries && !last && !f->paging && !f->counted && f->rule) {
+        f->left = left;
+        begin_counting(f);
+        at = f->seq;
     } else if (entries || last) {
         if (!f->paging && !f->counted) /* changes that were missed: the client did not ask, and knows no total */
             f->total = last ? w.page.records_n + w.page.deleted_n : count_changes(m, f->seq, UINT64_MAX);
@@ -390,7 +549,7 @@ static enum step step_page(struct mqsync_bridge *b, struct mqsync_feed *f, const
 static enum step step_tombstones(struct mqsync_bridge *b, struct mqsync_feed *f, const struct moment *m,
                                  struct mqsync_error *error)
 {
-    struct walker w = {.b = b, .f = f};
+    struct walker w = walker_of(b, f);
     bool end;
 
     if (walk(&w, m, &f->bury_at, &end, walk_tombstones, error) != MQSYNC_OK)
@@ -402,7 +561,7 @@ static enum step step_tombstones(struct mqsync_bridge *b, struct mqsync_feed *f,
 static enum step step_changes(struct mqsync_bridge *b, struct mqsync_feed *f, const struct moment *m,
                               struct mqsync_error *error)
 {
-    struct walker w = {.b = b, .f = f};
+    struct walker w = walker_of(b, f);
     bool end;
 
     if (walk(&w, m, &f->seq, &end, walk_changes, error) != MQSYNC_OK)
@@ -420,14 +579,19 @@ static enum step step(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqs
 
     mqsync_view_collection(view, m.name, &m.stat);
     m.fresh = b->database.opened_us >= f->channel->since_us && m.stat.seq >= f->channel->last_seq;
-    if (!f->started) {
-        if (!m.fresh)
-            return STEP_FRESH;
-        if (begin(b, f, &m))
-            return become_live(f, m.stat.seq);
-    } else {
+    if (f->started || f->counting)
         resume(f, &m);
+    else if (m.fresh)
+        begin(f, &m);
+    else
+        return STEP_FRESH;
+    if (f->counting) {
+        enum step counted = step_count(b, f, &m, error);
+        if (counted != STEP_DONE)
+            return counted;
     }
+    if (!f->started && announce(b, f, &m))
+        return become_live(f, m.stat.seq);
     if (f->burying)
         return step_tombstones(b, f, &m, error);
     if (f->full_updates && !f->whole && !f->page_always && !f->paging)
@@ -439,16 +603,17 @@ static enum step step(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqs
 
 static void write_question(struct mqsync_buf *out, const struct mqsync_feed *f)
 {
-    bool since = f->started || f->has_since;
+    bool since = !f->anew && (f->started || f->has_since);
+    uint64_t from = f->rule && f->started ? f->complete : f->seq;
 
     mqsync_buf_clear(out);
     mqsync_buf_add_str(out, f->started || !f->subscription ? "{\"type\":\"sync\",\"metadata\":{"
                                                            : "{\"type\":\"subscribe\",\"metadata\":{");
     mqsync_buf_add_str(out, f->no_pages && !f->started ? "\"sync\":false" : "\"sync\":true");
     /* an incremental answer carries the tombstones */
-    if (since || f->tombstones) {
+    if (since || (f->tombstones && !f->anew)) {
         mqsync_buf_add_str(out, ",\"since\":");
-        mqsync_buf_add_u64(out, since ? f->seq : 0);
+        mqsync_buf_add_u64(out, since ? from : 0);
     }
     if (since && f->epoch[0]) {
         mqsync_buf_add_str(out, ",\"epoch\":");
@@ -468,6 +633,11 @@ static bool ask(struct mqsync_bridge *b, struct mqsync_feed *f)
                                         .correlation = {(const char *)correlation, sizeof(correlation)}};
     uint16_t mid;
 
+    if (f->rule) { /* what he is shown the plugin decides */
+        c.user = f->session->claims.user;
+        c.roles = f->session->claims.roles;
+        c.roles_n = f->session->claims.roles_n;
+    }
     if (!mqsync_upstream_is_up(b->upstream) || b->feeds.asked_n >= QUESTIONS_MAX)
         return false;
     write_question(&b->answer, f);
@@ -545,6 +715,7 @@ static void release_held(struct mqsync_bridge *b, struct mqsync_feed *f)
     struct mqsync_frame *frame;
 
     f->live = true;
+    f->complete = f->seq;
     while (f->live && (frame = mqsync_queue_pop(&f->held))) {
         bool own = frame->n == 0;
         mqsync_feed_event(b, f, frame->seq, frame, own);
@@ -566,6 +737,7 @@ static void take_page(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqs
     if (!member(metadata, MQSYNC_SLICE("seq"), MQSYNC_JSON_NUMBER, &value))
         return;
     mqsync_json_to_u64(value, &f->seq);
+    f->anew = false;
     bool more = member(metadata, MQSYNC_SLICE("more"), MQSYNC_JSON_TRUE, &value);
     bool has_data = member(payload, MQSYNC_SLICE("data"), MQSYNC_JSON_OBJECT, &data);
     bool deleted = has_data && member(data, MQSYNC_SLICE("deleted"), MQSYNC_JSON_ARRAY, &array);
@@ -629,7 +801,7 @@ void mqsync_feed_answer(struct mqsync_bridge *b, struct mqsync_feed *f, struct m
         /* not now: with the next event, or the next connection to the broker */
         mqsync_feed_forget_question(b, f);
     } else {
-        mqsync_session_send_text(f->session, payload);
+        mqsync_session_pass_on(f->session, payload);
         mqsync_session_drop_feed(f->session, f);
     }
 }
@@ -694,7 +866,8 @@ void mqsync_feeds_pump(struct mqsync_bridge *b)
 
     if (b->checking_until_ms)
         return;
-    while (b->feeds.first && now - begin < PUMP_US) {
+    b->feeds.walked_long = false;
+    while (b->feeds.first && now - begin < PUMP_US && !b->feeds.walked_long) {
         struct mqsync_feed *f = take_turn(&b->feeds);
         if (!feed_one(b, f, now))
             return;

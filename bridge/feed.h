@@ -30,8 +30,12 @@ struct mqsync_feed {
     bool tombstones;   /* the snapshot ends with a `delete` for each tombstone */
     bool no_pages;     /* no snapshot */
     bool has_since;
-    uint64_t seq;   /* reached */
-    char epoch[33]; /* that seq belongs to; "": the client did not say */
+    uint64_t rule;     /* of the records it shows, mqsync_owner_rule(); 0: all */
+    bool anew;         /* it has to begin with a full snapshot: the rule has changed */
+    uint64_t seq;      /* reached */
+    uint64_t complete; /* nothing up to there is missing, while some of what lies between there and seq may be: of a
+                        * record that has changed again since, only the later pages tell that it was lost on the way */
+    char epoch[33];    /* that seq belongs to; "": the client did not say */
     /* of the pages being sent */
     bool paging;       /* between the first and the last page */
     bool page_always;  /* a page even when it is empty */
@@ -42,6 +46,9 @@ struct mqsync_feed {
     uint64_t records; /* of the collection, as last told */
     bool burying;     /* sending the `delete` messages */
     uint64_t bury_at;
+    /* of the counting before the pages, where what a user sees has to be looked for among other users' records */
+    bool counting;
+    uint64_t count_from, count_at, count_records, count_entries;
     /* when asking the broker */
     bool asked;
     uint64_t question;
@@ -56,19 +63,23 @@ struct mqsync_feeds {
     struct mqsync_feed *first, *last; /* hungry ones, in turn */
     unsigned asked_n;
     uint64_t questions;
+    bool walked_long; /* one has used up its time: enough for this turn */
 };
 
 /* Starts a subscription or `sync` as the message asks; *ret is the session's until closed. What it sends, `subscribed`
- * too, comes later. */
+ * too, comes later. rule: mqsync_owner_rule(). */
 enum mqsync_code mqsync_feed_open(struct mqsync_bridge *b, struct mqsync_session *s, const struct mqsync_message *m,
-                                  bool tombstones, struct mqsync_feed **ret);
+                                  uint64_t rule, bool tombstones, struct mqsync_feed **ret);
+/* Its user sees other records from now on: a full snapshot of those comes. */
+void mqsync_feed_begin_anew(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t rule);
 void mqsync_feed_close(struct mqsync_bridge *b, struct mqsync_feed *f);
 
 /* Tells the client once more that it has subscribed; nothing when it will be told for the first time. */
 void mqsync_feed_confirm(struct mqsync_bridge *b, struct mqsync_feed *f);
 /* It has something to catch up with. */
 void mqsync_feed_hunger(struct mqsync_bridge *b, struct mqsync_feed *f);
-/* An event of its channel; frame may be NULL (out of memory: it is made up for). own: by the feed's own client. */
+/* An event of its channel. frame: what to send of it; empty: nothing; NULL: not known, or out of memory: it is made up
+ * for. own: by the feed's own client, who is not told. */
 void mqsync_feed_event(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t seq, struct mqsync_frame *frame,
                        bool own);
 /* One of its events was not sent after all. */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "access.h"
+#include "owner.h"
 #include "server.h"
 
 enum {
@@ -106,15 +107,14 @@ void mqsync_session_reconsider(struct mqsync_session *s)
     size_t max = s->bridge->config->bridge.send_queue_bytes;
     /* without a broker nothing is acknowledged, and writes are refused at once: reading them costs nothing */
     unsigned pending = mqsync_upstream_is_up(s->bridge->upstream) ? s->pending : 0;
-    bool pause = s->paused ? pending > PENDING_LOW || s->queue.bytes > max / 2
-                           : pending > PENDING_HIGH || s->queue.bytes > max;
+    bool pause =
+        s->paused ? pending > PENDING_LOW || s->queue.bytes > max / 2 : pending > PENDING_HIGH || s->queue.bytes > max;
 
     if (pause == s->paused)
         return;
     s->paused = pause;
     mqsync_socket_pause(s->socket, pause);
 }
-
 
 void mqsync_session_send(struct mqsync_session *s, struct mqsync_frame *f)
 {
@@ -135,6 +135,32 @@ void mqsync_session_send(struct mqsync_session *s, struct mqsync_frame *f)
 void mqsync_session_send_text(struct mqsync_session *s, struct mqsync_slice text)
 {
     mqsync_session_send(s, text.n ? mqsync_frame_alloc(text) : NULL);
+}
+
+/* The code of an `error`, as its name stands there; MQSYNC_OK: of anything else. */
+static enum mqsync_code code_of(struct mqsync_slice answer)
+{
+    static const struct mqsync_slice head = MQSYNC_SLICE("{\"type\":\"error\",");
+    struct mqsync_slice value;
+    int code = MQSYNC_CONFLICT;
+
+    if (answer.n < head.n || memcmp(answer.p, head.p, head.n) != 0 ||
+        mqsync_json_check(answer, NULL, NULL) != MQSYNC_OK || !mqsync_json_find(answer, MQSYNC_SLICE("code"), &value) ||
+        mqsync_json_typeof(value) != MQSYNC_JSON_STRING)
+        return MQSYNC_OK;
+    value = (struct mqsync_slice){value.p + 1, value.n - 2};
+    while (code > MQSYNC_OK && !mqsync_slice_equal(value, mqsync_slice_str(mqsync_code_name((enum mqsync_code)code))))
+        code--;
+    return (enum mqsync_code)code;
+}
+
+void mqsync_session_pass_on(struct mqsync_session *s, struct mqsync_slice answer)
+{
+    enum mqsync_code code = code_of(answer);
+
+    if (code != MQSYNC_OK)
+        s->bridge->metrics.errors[code]++;
+    mqsync_session_send_text(s, answer);
 }
 
 void mqsync_session_send_error(struct mqsync_session *s, const struct mqsync_error *e, struct mqsync_slice collection,
@@ -186,21 +212,25 @@ static struct mqsync_identity identity(const struct mqsync_session *s)
     return (struct mqsync_identity){mqsync_slice_str(s->claims.user), s->claims.roles, s->claims.roles_n};
 }
 
-/* May it read, or write, the collection at all? */
+/* May it read, or write, anything of the collection? What it may write to its own records the plugin decides, who has
+ * the record. */
 static enum mqsync_code allow(const struct mqsync_session *s, struct mqsync_slice collection, bool write,
-                              struct mqsync_error *ret_error)
+                              uint64_t *ret_rule, struct mqsync_error *ret_error)
 {
     const struct mqsync_collection_config *c = mqsync_config_collection(s->bridge->config, collection);
     struct mqsync_identity who = identity(s);
+    enum mqsync_right right;
 
     if (!s->authenticated)
         return mqsync_fail(ret_error, MQSYNC_UNAUTHORIZED, "authenticate first: auth with a token");
     if (!c)
         return mqsync_fail(ret_error, MQSYNC_COLLECTION_NOT_FOUND, "there is no collection of that name");
-    if (mqsync_access(c, write, &who) == MQSYNC_RIGHT_ALL)
-        return MQSYNC_OK;
-    return mqsync_fail(ret_error, MQSYNC_UNAUTHORIZED, "this user may not %s this collection",
-                       write ? "write to" : "read");
+    right = mqsync_access(c, write, &who);
+    if (right == MQSYNC_RIGHT_NONE)
+        return mqsync_fail(ret_error, MQSYNC_UNAUTHORIZED, "this user may not %s this collection",
+                           write ? "write to" : "read");
+    *ret_rule = mqsync_owner_rule(c, right);
+    return MQSYNC_OK;
 }
 
 static void fail_auth(struct mqsync_session *s, const struct mqsync_error *e)
@@ -281,12 +311,12 @@ static void send_error_about(struct mqsync_session *s, const struct mqsync_error
     mqsync_session_send_error(s, e, m->collection, m->record_id, m->mutation_id);
 }
 
-static void add_feed(struct mqsync_session *s, const struct mqsync_message *m, bool tombstones)
+static void add_feed(struct mqsync_session *s, const struct mqsync_message *m, uint64_t rule, bool tombstones)
 {
     struct mqsync_feed *f;
     struct mqsync_error e;
 
-    if (mqsync_feed_open(s->bridge, s, m, tombstones, &f) != MQSYNC_OK) {
+    if (mqsync_feed_open(s->bridge, s, m, rule, tombstones, &f) != MQSYNC_OK) {
         mqsync_fail(&e, MQSYNC_SERVER_ERROR, "out of memory");
         send_error_about(s, &e, m);
         return;
@@ -329,8 +359,9 @@ static void subscribe(struct mqsync_session *s, const struct mqsync_message *m, 
 {
     struct mqsync_feed *have = subscription_to(s, m->collection);
     struct mqsync_error e;
+    uint64_t rule;
 
-    if (allow(s, m->collection, false, &e) != MQSYNC_OK) {
+    if (allow(s, m->collection, false, &rule, &e) != MQSYNC_OK) {
         send_error_about(s, &e, m);
         return;
     }
@@ -341,15 +372,16 @@ static void subscribe(struct mqsync_session *s, const struct mqsync_message *m, 
     }
     if (have)
         mqsync_session_drop_feed(s, have);
-    add_feed(s, m, by_path);
+    add_feed(s, m, rule, by_path);
 }
 
 static void unsubscribe(struct mqsync_session *s, const struct mqsync_message *m)
 {
     struct mqsync_feed *have = subscription_to(s, m->collection);
     struct mqsync_error e;
+    uint64_t rule;
 
-    if (!have && allow(s, m->collection, false, &e) != MQSYNC_OK) {
+    if (!have && allow(s, m->collection, false, &rule, &e) != MQSYNC_OK) {
         send_error_about(s, &e, m);
         return;
     }
@@ -361,14 +393,15 @@ static void unsubscribe(struct mqsync_session *s, const struct mqsync_message *m
 static void sync_once(struct mqsync_session *s, const struct mqsync_message *m)
 {
     struct mqsync_error e;
-    enum mqsync_code code = allow(s, m->collection, false, &e);
+    uint64_t rule;
+    enum mqsync_code code = allow(s, m->collection, false, &rule, &e);
 
     if (code == MQSYNC_OK && s->syncs_n >= SYNCS_MAX)
         code = mqsync_fail(&e, MQSYNC_RATE_LIMIT_EXCEEDED, "%d answers to sync are on their way already", SYNCS_MAX);
     if (code != MQSYNC_OK)
         send_error_about(s, &e, m);
     else
-        add_feed(s, m, false);
+        add_feed(s, m, rule, false);
 }
 
 static enum mqsync_code forward(struct mqsync_session *s, const struct mqsync_message *m, struct mqsync_slice text,
@@ -391,6 +424,8 @@ static enum mqsync_code forward(struct mqsync_session *s, const struct mqsync_me
         .user = s->claims.user ? s->claims.user
                 : b->trusted   ? ""
                                : NULL,
+        .roles = s->claims.roles,
+        .roles_n = b->trusted ? s->claims.roles_n : 0,
         .correlation = {(const char *)correlation, sizeof(correlation)},
         .mark = c->mark,
     };
@@ -414,8 +449,9 @@ void mqsync_session_command_done(struct mqsync_session *s)
 static void write_record(struct mqsync_session *s, const struct mqsync_message *m, struct mqsync_slice text)
 {
     struct mqsync_error e;
+    uint64_t rule;
 
-    if (allow(s, m->collection, true, &e) != MQSYNC_OK || forward(s, m, text, &e) != MQSYNC_OK)
+    if (allow(s, m->collection, true, &rule, &e) != MQSYNC_OK || forward(s, m, text, &e) != MQSYNC_OK)
         send_error_about(s, &e, m);
 }
 
@@ -562,9 +598,13 @@ void mqsync_session_recheck(struct mqsync_session *s)
 
     for (struct mqsync_feed *f = s->feeds, *next; f; f = next) {
         struct mqsync_slice collection = mqsync_slice_str(f->channel->name);
+        uint64_t rule;
         next = f->next;
-        if (allow(s, collection, false, &e) == MQSYNC_OK)
+        if (allow(s, collection, false, &rule, &e) == MQSYNC_OK) {
+            if (rule != f->rule)
+                mqsync_feed_begin_anew(s->bridge, f, rule);
             continue;
+        }
         mqsync_session_send_error(s, &e, collection, nothing, nothing);
         mqsync_session_drop_feed(s, f);
     }

@@ -62,6 +62,8 @@ struct mqsync_frame *mqsync_session_next(struct mqsync_session *s, uint16_t *ret
  * events leave the queue. */
 void mqsync_session_send(struct mqsync_session *s, struct mqsync_frame *f);
 void mqsync_session_send_text(struct mqsync_session *s, struct mqsync_slice text);
+/* An answer of the plugin's, as it is. */
+void mqsync_session_pass_on(struct mqsync_session *s, struct mqsync_slice answer);
 /* Empty slices: the error is about none. */
 void mqsync_session_send_error(struct mqsync_session *s, const struct mqsync_error *e, struct mqsync_slice collection,
                                struct mqsync_slice record_id, struct mqsync_slice mutation_id);
@@ -75,7 +77,13 @@ void mqsync_session_drop_feed(struct mqsync_session *s, struct mqsync_feed *f);
 /* Its subscription; NULL: none. */
 struct mqsync_feed *mqsync_session_feed(const struct mqsync_session *s, uint64_t channel_id);
 
-/* The rules, or what the client may do, have changed: subscriptions that are no longer allowed end. */
+static inline struct mqsync_slice mqsync_session_user(const struct mqsync_session *s)
+{
+    return mqsync_slice_str(s->claims.user);
+}
+
+/* The rules, or what the client may do, have changed: subscriptions that are no longer allowed end, those that see
+ * other records from now on begin anew. */
 void mqsync_session_recheck(struct mqsync_session *s);
 /* Time-outs and expired tokens. */
 void mqsync_sessions_tick(struct mqsync_bridge *b, int64_t now_ms);

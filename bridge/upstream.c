@@ -21,8 +21,11 @@ enum {
     READS_MAX = 64,
 };
 
-/* The user property that the plugin leaves on the event. */
+/* The user property that the plugin leaves on the event, and those that it adds to the events of records with an owner.
+ */
 #define MARK_PROPERTY "origin"
+#define OWNER_PROPERTY "owner"
+#define FORMER_OWNER_PROPERTY "formerOwner"
 
 struct mqsync_upstream {
     const struct mqsync_upstream_handler *handler;
@@ -135,23 +138,60 @@ static void on_subscribe(struct mosquitto *mosq, void *context, int mid, int n, 
     u->handler->up(u->handler->context);
 }
 
-static uint64_t read_mark(const struct mqsync_upstream *u, const mosquitto_property *list)
+struct told {
+    uint64_t mark;
+    char *owner, *former_owner;
+    bool twice; /* one of these: then neither is to be believed */
+};
+
+/* Takes value over. */
+static void take_owner(struct told *t, char **at, char *value)
 {
-    uint64_t secret, mark, found = 0;
+    t->twice = t->twice || *at;
+    free(*at);
+    *at = value;
+}
+
+static void read_told(const struct mqsync_upstream *u, const mosquitto_property *list, struct told *t)
+{
+    uint64_t secret, mark;
     bool skip = false;
 
     for (;;) {
         char *name = NULL, *value = NULL, end;
         list = mosquitto_property_read_string_pair(list, MQTT_PROP_USER_PROPERTY, &name, &value, skip);
-        if (list && strcmp(name, MARK_PROPERTY) == 0 &&
-            sscanf(value, "%16" SCNx64 "-%16" SCNx64 "%c", &secret, &mark, &end) == 2 && secret == u->secret)
-            found = mark;
+        if (list && strcmp(name, OWNER_PROPERTY) == 0) {
+            take_owner(t, &t->owner, value);
+            value = NULL;
+        } else if (list && strcmp(name, FORMER_OWNER_PROPERTY) == 0) {
+            take_owner(t, &t->former_owner, value);
+            value = NULL;
+        } else if (list && strcmp(name, MARK_PROPERTY) == 0 &&
+                   sscanf(value, "%16" SCNx64 "-%16" SCNx64 "%c", &secret, &mark, &end) == 2 && secret == u->secret) {
+            t->mark = mark;
+        }
         free(name);
         free(value);
         if (!list)
-            return found;
+            return;
         skip = true;
     }
+}
+
+static void take_event(struct mqsync_upstream *u, struct mqsync_upstream_event *e, const mosquitto_property *properties)
+{
+    struct told told = {0};
+
+    if (properties)
+        read_told(u, properties, &told);
+    e->mark = told.mark;
+    e->owner_told = !told.twice && (told.owner || told.former_owner);
+    e->former_owner_told = !told.twice && told.former_owner;
+    e->owner = mqsync_slice_str(told.owner);
+    e->former_owner = mqsync_slice_str(told.former_owner);
+    u->handler->event(u->handler->context, e);
+    free(told.owner);
+    free(told.former_owner);
 }
 
 static void take_answer(struct mqsync_upstream *u, struct mqsync_slice payload, const mosquitto_property *properties)
@@ -184,11 +224,10 @@ static void on_message(struct mosquitto *mosq, void *context, const struct mosqu
     if (strncmp(kind, "/re/", 4) == 0) {
         take_answer(u, payload, properties);
     } else if (strncmp(kind, "/evt/", 5) == 0) {
-        struct mqsync_upstream_event e = {{collection, (size_t)(kind - collection)},
-                                          mqsync_slice_str(rest + 1),
-                                          payload,
-                                          properties ? read_mark(u, properties) : 0};
-        u->handler->event(u->handler->context, &e);
+        struct mqsync_upstream_event e = {.collection = {collection, (size_t)(kind - collection)},
+                                          .record_id = mqsync_slice_str(rest + 1),
+                                          .payload = payload};
+        take_event(u, &e, properties);
     }
 }
 
@@ -378,6 +417,12 @@ static bool add_properties(const struct mqsync_upstream *u, const struct mqsync_
         return false;
     if (c->user && mosquitto_property_add_string_pair(list, MQTT_PROP_USER_PROPERTY, "userId", c->user))
         return false;
+    for (size_t i = 0; i < c->roles_n; i++) {
+        int rc = mosquitto_property_add_string_pair(list, MQTT_PROP_USER_PROPERTY, "role", c->roles[i].p);
+        /* a name that MQTT cannot carry: nobody can have given a right to it in the plugin's eyes */
+        if (rc && rc != MOSQ_ERR_MALFORMED_UTF8)
+            return false;
+    }
     if (c->mark == 0)
         return true;
     snprintf(mark, sizeof(mark), "%016" PRIx64 "-%016" PRIx64, u->secret, c->mark);

@@ -13,6 +13,8 @@ struct mqsync_upstream_event {
     struct mqsync_slice collection, record_id;
     struct mqsync_slice payload;
     uint64_t mark; /* of the command that made it, as given to mqsync_upstream_command(); 0: somebody else's */
+    bool owner_told, former_owner_told; /* the plugin says whose record it is, and whose it was before the change */
+    struct mqsync_slice owner, former_owner; /* empty: nobody's */
 };
 
 struct mqsync_upstream_handler {
@@ -59,7 +61,9 @@ void mqsync_upstream_peer(const struct mqsync_upstream *u, struct mqsync_upstrea
 struct mqsync_upstream_command {
     struct mqsync_slice collection;
     struct mqsync_slice payload;
-    const char *user;                /* on whose behalf; "": nobody's; NULL: not said */
+    const char *user;                 /* on whose behalf; "": nobody's; NULL: not said */
+    const struct mqsync_slice *roles; /* the user's: roles_n, each with a NUL behind it */
+    size_t roles_n;
     struct mqsync_slice correlation; /* comes back with every answer */
     uint64_t mark;                   /* comes back with the event that the command becomes; 0: none */
 };

@@ -57,6 +57,7 @@ export class WsClient {
         this.socket = new WebSocket(this.url, this.options);
         this.socket.on('message', (data, binary) => {
             assert.equal(binary, false);
+            this.seen?.(data.toString());
             try {
                 const message = checkServerMessage(data);
                 this.texts.push(data.toString());
@@ -250,8 +251,10 @@ export class Bridge {
         return `ws://127.0.0.1:${this.port}${where}`;
     }
 
-    async client(where = '/ws', options = {}) {
+    /** options: those of `ws`, and seen(text): called with each message before anything is done with it. */
+    async client(where = '/ws', { seen, ...options } = {}) {
         const client = new WsClient(this, this.url(where), options);
+        client.seen = seen;
         this.clients.add(client);
         return client.open();
     }
