@@ -220,7 +220,7 @@ static int on_upgrade(struct mqsync_server *s, struct lws *wsi, const char *to)
 /* The last moment at which the request's headers are there. */
 static int keep_request(struct mqsync_socket *socket, struct lws *wsi)
 {
-    char path[PATH_MAX_BYTES], extensions[1024], token[MQSYNC_TOKEN_MAX + 16];
+    char path[PATH_MAX_BYTES], extensions[1024], token[HEADER_BYTES]; /* one that is too long is refused as such */
     const char *collections, *value;
 
     if (!header(wsi, WSI_TOKEN_GET_URI, path, sizeof(path)) || !mqsync_http_is_websocket(path, &collections))

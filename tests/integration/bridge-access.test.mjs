@@ -76,6 +76,23 @@ test('refused tokens: AUTH_FAILED, then 1008', async () => {
     assert.equal((await client.waitClosed()).code, 1008);
 });
 
+test('a token in the URL that is far too long harms nobody', async () => {
+    for (const n of [9_000, 11_000, 100_000]) {
+        const client = await bridge.client(`/ws?token=${'x'.repeat(n)}`);
+        assert.ok(client.refused || client.closed || (await client.waitClosed()).code === 1008);
+    }
+    await (await bridge.client(`/ws?token=${ana()}`)).subscribe(unique('c'));
+});
+
+test('a bridge that may not say on whose behalf it writes says so', async () => {
+    const other = new Bridge(broker, { collections, auth: hs256, bridge: { username: 'somebody' } });
+    await other.start();
+    after(() => other.stop());
+    assert.match(other.log, /MQS3045/);
+    const client = await other.client(`/ws?token=${ana()}`);
+    assert.equal((await client.write('insert', unique('c'), 'r', {})).code, 'UNAUTHORIZED');
+});
+
 test('read and write rules, for every operation', async () => {
     const [a, s] = [await bridge.client(`/ws?token=${ana()}`), await bridge.client(`/ws?token=${staff()}`)];
     const nobody = await bridge.client(`/ws?token=${token(secret, { userId: 'nobody' })}`);

@@ -99,6 +99,8 @@ for (const [how, bridge] of Object.entries(bridges)) {
         // for somebody else, or for nobody
         assert.equal((await ana.write('insert', collection, 'x', { ownerId: 'bo' })).code, 'UNAUTHORIZED');
         assert.equal((await ana.write('insert', collection, 'x', {})).code, 'UNAUTHORIZED');
+        const strict = await ana.write('update', collection, 'b', { n: 1 }, { ifVersion: 7 });
+        assert.deepEqual([strict.code, strict.metadata.version], ['UNAUTHORIZED', undefined], 'nor its version');
         // what is somebody else's
         for (const type of ['insert', 'update', 'delete']) {
             const data = type === 'delete' ? undefined : record('ana');
@@ -342,6 +344,50 @@ for (const [how, bridge] of Object.entries(bridges)) {
         slow.socket.resume();
         (await upTo(slow, 'ana', collection, staff)).forEach((m) => replica.take(m));
         assert.deepEqual(replica.list(), heldFor(collection, 'ana').filter(([id]) => id.startsWith('r')));
+    });
+}
+
+for (const database of [true, false]) {
+    test(`while the bridge was cut off, ${database ? 'reading the database' : 'reading through the broker'}`, async (t) => {
+        const other = await Broker.start({ config: { collections, trustedUsers } });
+        t.after(() => other.stop());
+        const bridge = await new Bridge(other, config, { database }).start();
+        t.after(() => bridge.stop());
+        const collection = unique('c');
+        const [ana, app] = [await connect(bridge, 'ana'), await connect(bridge, 'ana', `/ws/${collection}`)];
+        const staff = await connect(bridge, 'staff');
+        for (const id of ['stays', 'leaves', 'leavesAndChanges', 'dies']) {
+            await staff.write('insert', collection, id, record('ana'));
+        }
+        await staff.write('insert', collection, 'comes', record('bo'));
+        const replicas = [new Replica(collection), new Replica(collection, { full: true })];
+        ana.send({ type: 'subscribe', collection });
+        const follow = async () => {
+            for (const [i, client] of [ana, app].entries()) {
+                (await upTo(client, 'ana', collection, staff)).forEach((m) => replicas[i].take(m));
+                assert.deepEqual([...replicas[i].records.keys()].filter((id) => !id.startsWith('end')).sort(), wanted, `${i}`);
+            }
+        };
+        let wanted = ['dies', 'leaves', 'leavesAndChanges', 'stays'];
+        await follow();
+        const mark = bridge.log.length;
+        bridge.process.kill('SIGSTOP');
+        await other.terminate();
+        await other.start();
+        const device = await other.client();
+        await device.short(collection, 'leaves', 'update', record('bo'));
+        await device.short(collection, 'leavesAndChanges', 'update', record('bo'));
+        await device.short(collection, 'leavesAndChanges', 'update', { n: 1 });
+        await device.short(collection, 'dies', 'delete');
+        await device.short(collection, 'comes', 'update', record('ana'));
+        bridge.process.kill('SIGCONT');
+        await bridge.waitForLog(/MQS3010/, mark);
+        wanted = ['comes', 'stays'];
+        await follow();
+        await device.short(collection, 'comes', 'update', record('bo'));
+        await device.short(collection, 'leaves', 'update', record('ana'));
+        wanted = ['leaves', 'stays'];
+        await follow();
     });
 }
 
