@@ -25,7 +25,7 @@ static void feed_all(struct mqsync_bridge *b)
     for (struct mqsync_session *s = b->sessions; s; s = s->next)
         for (struct mqsync_feed *f = s->feeds; f; f = f->next)
             mqsync_feed_hunger(b, f);
-    if (b->feeds.first)
+    if (b->feeds.first || b->rests.first)
         mqsync_server_pump_in(b->server, 0);
 }
 
@@ -98,6 +98,7 @@ static void down(void *context)
 
     b->metrics.upstream_losses++;
     forget_questions(b);
+    mqsync_rests_down(b);
     for (struct mqsync_session *s = b->sessions; s; s = s->next)
         mqsync_session_reconsider(s);
 }
@@ -124,7 +125,7 @@ static bool starts_with(struct mqsync_slice text, const char *start)
 static void answer(void *context, struct mqsync_slice correlation, struct mqsync_slice payload)
 {
     struct mqsync_bridge *b = context;
-    uint64_t is[3]; /* session, mark, question: as session.c and feed.c send it */
+    uint64_t is[3]; /* session or request, mark, question: as session.c, feed.c and rest.c send it */
 
     if (correlation.n != sizeof(is))
         return;
@@ -137,6 +138,9 @@ static void answer(void *context, struct mqsync_slice correlation, struct mqsync
     struct mqsync_pending_command *c = mqsync_pending_by_mark(&b->pending, is[1]);
     if (c && starts_with(payload, "{\"type\":\"error\"") && c->refused)
         mqsync_pending_remove(&b->pending, c);
+    struct mqsync_rest *r = mqsync_rest_find(b, is[0]);
+    if (r)
+        mqsync_rest_answered(r, is[2], payload);
     if (!s)
         return;
     if (is[2] != 0) {
@@ -153,9 +157,12 @@ static void answer(void *context, struct mqsync_slice correlation, struct mqsync
 static void release(struct mqsync_bridge *b, const struct mqsync_pending_command *c)
 {
     struct mqsync_session *s = mqsync_session_find(b, c->session);
+    struct mqsync_rest *r = mqsync_rest_find(b, c->session);
 
     if (s)
         mqsync_session_command_done(s);
+    if (r)
+        mqsync_rest_acknowledged(r);
 }
 
 static void acknowledged(void *context, uint16_t mid, bool refused)
@@ -196,12 +203,15 @@ static void answer_refused(struct mqsync_bridge *b)
 
     while ((c = mqsync_pending_unanswered(&b->pending, mqsync_monotonic_us() - REFUSED_US))) {
         struct mqsync_session *s = mqsync_session_find(b, c->session);
+        struct mqsync_rest *r = mqsync_rest_find(b, c->session);
         mqsync_log(
             MQSYNC_LOG_ERROR, "MQS3015",
             "the broker has refused a command without an answer: its ACLs must let the bridge write to {root}/+/cmd");
         mqsync_fail(&e, MQSYNC_SERVER_ERROR, "the broker does not let the bridge write");
         if (s)
             mqsync_session_send_error(s, &e, nothing, nothing, nothing);
+        if (r)
+            mqsync_rest_fail(r, &e);
         mqsync_pending_remove(&b->pending, c);
     }
 }
@@ -214,6 +224,7 @@ void mqsync_bridge_tick(struct mqsync_bridge *b)
     if (b->checking_until_ms && now_ms > b->checking_until_ms)
         feed_all(b);
     answer_refused(b);
+    mqsync_rests_tick(b, now_ms);
     mqsync_database_rest(&b->database, now_us);
     if (now_ms >= b->sessions_due_ms) {
         b->sessions_due_ms = now_ms + SESSIONS_EVERY_MS;
@@ -222,6 +233,7 @@ void mqsync_bridge_tick(struct mqsync_bridge *b)
     if (now_ms >= b->check_due_ms) {
         b->check_due_ms = now_ms + CHECK_EVERY_MS;
         mqsync_channels_check(b);
+        mqsync_users_sweep(&b->users, mqsync_time_now());
     }
 }
 

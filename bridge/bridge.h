@@ -12,6 +12,7 @@
 #include "log.h"
 #include "metrics.h"
 #include "pending.h"
+#include "rest.h"
 #include "token.h"
 #include "upstream.h"
 #include "user.h"
@@ -36,6 +37,7 @@ struct mqsync_bridge {
     struct mqsync_channels channels;
     struct mqsync_feeds feeds;
     struct mqsync_pending pending;
+    struct mqsync_rests rests; /* HTTP requests */
     struct mqsync_session *sessions; /* all of them */
     struct mqsync_session **by_index;
     uint32_t by_index_n, free_index;

@@ -12,7 +12,6 @@ enum {
     PUMP_US = 8000,    /* at most, before the sockets get their turn */
     WALK_US = 2000,    /* for a feed that passes over records it does not show, who then gets his turn too */
     LOOK_AFTER = 64,   /* records passed over, or KiB, before it looks at the clock */
-    QUESTIONS_MAX = 8, /* the broker keeps so many long answers going at once */
     CLOSE_TRY_AGAIN = 1013,
 };
 
@@ -638,7 +637,7 @@ static bool ask(struct mqsync_bridge *b, struct mqsync_feed *f)
         c.roles = f->session->claims.roles;
         c.roles_n = f->session->claims.roles_n;
     }
-    if (!mqsync_upstream_is_up(b->upstream) || b->feeds.asked_n >= QUESTIONS_MAX)
+    if (!mqsync_upstream_is_up(b->upstream) || b->feeds.asked_n >= MQSYNC_QUESTIONS_MAX)
         return false;
     write_question(&b->answer, f);
     c.payload = mqsync_buf_slice(&b->answer);

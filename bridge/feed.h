@@ -16,7 +16,10 @@ struct mqsync_bridge;
 struct mqsync_channel;
 struct mqsync_session;
 
-enum { MQSYNC_OWN_MAX = 64 };
+enum {
+    MQSYNC_OWN_MAX = 64,
+    MQSYNC_QUESTIONS_MAX = 8, /* the broker keeps so many long answers going at once */
+};
 
 struct mqsync_feed {
     struct mqsync_session *session;

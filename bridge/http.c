@@ -2,6 +2,7 @@
 #include "http.h"
 
 #include "session.h"
+#include "web.gen.h"
 
 void mqsync_http_fail(unsigned status, enum mqsync_code code, const char *text, struct mqsync_http_answer *ret)
 {
@@ -35,13 +36,39 @@ static void answer_metrics(struct mqsync_bridge *b, struct mqsync_http_answer *r
     mqsync_metrics_print(&b->metrics, &ret->body);
 }
 
+/* The example app. False: not one of its files. */
+static bool answer_page(struct mqsync_slice path, struct mqsync_http_answer *ret)
+{
+    static const struct {
+        const char *path, *type;
+        const unsigned char *bytes;
+        size_t n;
+    } files[] = {
+        {"/", "text/html; charset=utf-8", mqsync_web_index_html, sizeof(mqsync_web_index_html)},
+        {"/style.css", "text/css; charset=utf-8", mqsync_web_style_css, sizeof(mqsync_web_style_css)},
+        {"/app.js", "text/javascript; charset=utf-8", mqsync_web_app_js, sizeof(mqsync_web_app_js)},
+    };
+
+    for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) {
+        if (!mqsync_slice_equal(path, mqsync_slice_str(files[i].path)))
+            continue;
+        ret->status = 200;
+        ret->content_type = files[i].type;
+        ret->policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; "
+                      "form-action 'none'; frame-ancestors 'none'";
+        mqsync_buf_add(&ret->body, files[i].bytes, files[i].n);
+        return true;
+    }
+    return false;
+}
+
 void mqsync_http_get(struct mqsync_bridge *b, struct mqsync_slice path, struct mqsync_http_answer *ret)
 {
     if (mqsync_slice_equal(path, MQSYNC_SLICE("/healthz")))
         answer_health(b, ret);
     else if (mqsync_slice_equal(path, MQSYNC_SLICE("/metrics")))
         answer_metrics(b, ret);
-    else
+    else if (!answer_page(path, ret))
         mqsync_http_fail(404, MQSYNC_INVALID_MESSAGE, "there is nothing at this path", ret);
 }
 

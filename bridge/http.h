@@ -5,13 +5,7 @@
 
 #include "bridge.h"
 
-struct mqsync_http_answer {
-    unsigned status;
-    const char *content_type;
-    struct mqsync_buf body;
-};
-
-/* Answers a GET. Frees nothing of *ret, which it fills. */
+/* Answers a GET of anything but /sync. Frees nothing of *ret, which it fills. */
 void mqsync_http_get(struct mqsync_bridge *b, struct mqsync_slice path, struct mqsync_http_answer *ret);
 /* A failure: the `error` message. */
 void mqsync_http_fail(unsigned status, enum mqsync_code code, const char *text, struct mqsync_http_answer *ret);

@@ -9,6 +9,7 @@ enum { MQSYNC_LATENCY_BUCKETS = 12 };
 
 struct mqsync_metrics {
     uint64_t connections_total;
+    uint64_t http_requests;
     uint64_t messages[MQSYNC_TYPES_N]; /* from clients, by type */
     uint64_t invalid_messages;
     uint64_t errors[MQSYNC_CONFLICT + 1]; /* to clients, by code */

@@ -9,6 +9,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "exchange.h"
 #include "http.h"
 #include "inflate.h"
 #include "session.h"
@@ -18,6 +19,7 @@ enum {
     TICK_US = 100000,
     STOP_US = 5000000,
     RX_BYTES = 1024,
+    TX_BYTES = 65536, /* in one write; else it would be that of reading */
     HEADER_BYTES = 12288, /* of a request: a token in the URL is long */
     PATH_MAX_BYTES = 2048,
     AT_ONCE = 64, /* messages to one connection before the others get their turn */
@@ -36,8 +38,9 @@ struct mqsync_server {
     bool stopped;
 };
 
-/* libwebsockets allocates and zeroes it; also for plain HTTP, which leaves it alone. */
+/* libwebsockets allocates and zeroes it, for each WebSocket connection and for each request of plain HTTP. */
 struct mqsync_socket {
+    struct mqsync_exchange *exchange; /* of plain HTTP */
     struct lws *wsi;
     struct mqsync_session *session;
     char *path, *token;
@@ -90,6 +93,7 @@ static void on_pump(lws_sorted_usec_list_t *sul)
 
     s->pump_at_us = INT64_MAX;
     mqsync_feeds_pump(s->bridge);
+    mqsync_rests_pump(s->bridge);
 }
 
 void mqsync_server_pump_in(struct mqsync_server *s, int64_t us)
@@ -152,19 +156,6 @@ static int respond(struct lws *wsi, struct mqsync_http_answer *a)
     mqsync_buf_free(&body);
     mqsync_buf_free(&a->body);
     return result;
-}
-
-static int on_http(struct mqsync_server *s, struct lws *wsi, const char *path)
-{
-    struct mqsync_http_answer answer = {0};
-
-    if (lws_hdr_total_length(wsi, WSI_TOKEN_GET_URI) > 0)
-        mqsync_http_get(s->bridge, mqsync_slice_str(path), &answer);
-    else
-        mqsync_http_fail(404, MQSYNC_INVALID_MESSAGE, "there is nothing at this path", &answer);
-    if (respond(wsi, &answer) || lws_http_transaction_completed(wsi))
-        return -1;
-    return 0;
 }
 
 /* --- from HTTP to WebSocket --------------------------------------------------------------------------------------- */
@@ -338,7 +329,20 @@ static int on_client(struct lws *wsi, enum lws_callback_reasons reason, void *us
 
     switch (reason) {
     case LWS_CALLBACK_HTTP:
-        return on_http(server_of(wsi), wsi, in);
+        return mqsync_exchange_begin(server_of(wsi)->bridge, wsi, (struct mqsync_slice){in, n}, &socket->exchange);
+    case LWS_CALLBACK_HTTP_BODY:
+        return socket->exchange ? mqsync_exchange_body(socket->exchange, in, n) : 0;
+    case LWS_CALLBACK_HTTP_BODY_COMPLETION:
+        return socket->exchange ? mqsync_exchange_body_end(socket->exchange) : 0;
+    case LWS_CALLBACK_HTTP_WRITEABLE:
+        return socket && socket->exchange ? mqsync_exchange_writable(&socket->exchange) : 0;
+    case LWS_CALLBACK_CLOSED_HTTP:
+    case LWS_CALLBACK_HTTP_DROP_PROTOCOL:
+        if (socket) {
+            mqsync_exchange_close(socket->exchange);
+            socket->exchange = NULL;
+        }
+        return 0;
     case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE:
         return on_upgrade(server_of(wsi), wsi, in);
     case LWS_CALLBACK_FILTER_PROTOCOL_CONNECTION:
@@ -444,7 +448,8 @@ static const struct lws_protocols protocols[] = {
     {.name = "mqsync",
      .callback = on_client,
      .per_session_data_size = sizeof(struct mqsync_socket),
-     .rx_buffer_size = RX_BYTES},
+     .rx_buffer_size = RX_BYTES,
+     .tx_packet_size = TX_BYTES},
     MQSYNC_TUNNEL_PROTOCOL("mqtt"),
     MQSYNC_TUNNEL_PROTOCOL("mqttv3.1"),
     {.name = "mqsync-upstream", .callback = on_upstream},
@@ -518,6 +523,7 @@ static bool create(struct mqsync_server *s, const struct mqsync_config *config, 
         .uid = (uid_t)-1,
         .user = s,
         .server_string = "mqsync",
+        .alpn = "http/1.1", /* an answer is written as HTTP/1.1 has it */
         .max_http_header_data = HEADER_BYTES,
         .max_http_header_data2 = HEADER_BYTES,
         .timeout_secs = 10,
@@ -569,7 +575,7 @@ enum mqsync_code mqsync_server_open(struct mqsync_bridge *b, struct mqsync_serve
 
 void mqsync_server_run(struct mqsync_server *s)
 {
-    while (!s->stopped && !(s->bridge->stopping && s->bridge->metrics.connections == 0))
+    while (!s->stopped && !(s->bridge->stopping && s->bridge->metrics.connections == 0 && s->bridge->rests.n == 0))
         if (lws_service(s->context, 0) < 0)
             break;
 }

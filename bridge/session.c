@@ -578,7 +578,7 @@ void mqsync_session_close(struct mqsync_session *s)
     while (s->feeds)
         mqsync_session_drop_feed(s, s->feeds);
     mqsync_queue_free(&s->queue);
-    mqsync_user_leave(&b->users, s->user);
+    mqsync_user_leave(s->user);
     mqsync_claims_free(&s->claims);
     free(s->path);
     if (s->previous)

@@ -423,6 +423,8 @@ static bool add_properties(const struct mqsync_upstream *u, const struct mqsync_
         if (rc && rc != MOSQ_ERR_MALFORMED_UTF8)
             return false;
     }
+    if (c->ack && mosquitto_property_add_string_pair(list, MQTT_PROP_USER_PROPERTY, "ack", "1"))
+        return false;
     if (c->mark == 0)
         return true;
     snprintf(mark, sizeof(mark), "%016" PRIx64 "-%016" PRIx64, u->secret, c->mark);

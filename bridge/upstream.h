@@ -66,6 +66,7 @@ struct mqsync_upstream_command {
     size_t roles_n;
     struct mqsync_slice correlation; /* comes back with every answer */
     uint64_t mark;                   /* comes back with the event that the command becomes; 0: none */
+    bool ack;                        /* wants an `ack` also without a mutationId */
 };
 
 /* Sends at QoS 1: once it returns MQSYNC_OK the command is sent again after a reconnection until it is acknowledged.

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What is counted for each user over all its connections: CONTRACT section 6, limits. */
+/* What is counted for each user over all its connections and requests: CONTRACT section 6, limits. */
 #ifndef MQSYNC_BRIDGE_USER_H
 #define MQSYNC_BRIDGE_USER_H
 
@@ -10,7 +10,8 @@ struct mqsync_user {
     unsigned connections;
     unsigned messages;
     int64_t minute; /* that messages were counted in */
-    char name[];    /* "": an anonymous one, who is counted by connection */
+    bool is_address; /* name is that of a host: anonymous requests are counted by it */
+    char name[];     /* "": an anonymous one, who is counted by connection */
 };
 
 enum { MQSYNC_USERS_BUCKETS = 1024 };
@@ -21,7 +22,13 @@ struct mqsync_users {
 /* One more connection of that user; NULL: out of memory, or max (0: no limit) are there already (*ret_full). */
 struct mqsync_user *mqsync_user_enter(struct mqsync_users *users, struct mqsync_slice name, unsigned max,
                                       bool *ret_full);
-void mqsync_user_leave(struct mqsync_users *users, struct mqsync_user *u); /* NULL is fine */
+void mqsync_user_leave(struct mqsync_user *u); /* NULL is fine */
+
+/* For a request, which is no connection: a user that stays until mqsync_users_sweep() after its minute. address: of
+ * an anonymous one, who has no name. NULL: out of memory. */
+struct mqsync_user *mqsync_user_visit(struct mqsync_users *users, struct mqsync_slice name, struct mqsync_slice address);
+/* Forgets those without a connection whose minute is over. */
+void mqsync_users_sweep(struct mqsync_users *users, int64_t now_ms);
 
 /* Counts a message; false when there were max (0: no limit) in this minute already. */
 bool mqsync_user_may_send(struct mqsync_user *u, unsigned max, int64_t now_ms);
