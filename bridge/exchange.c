@@ -16,7 +16,7 @@ enum {
     CHOKED_CHECK_US = 20000,  /* while it does not */
     STALLED_SECONDS = 30,     /* for a peer to take a piece */
     BODY_US = 60000000,       /* for a body to come, however slowly */
-    LINGER_US = 2000000,      /* for the rest of a body that is not wanted: closed at once, the peer might not see why */
+    LINGER_SECONDS = 2,       /* for the rest of a body that is not wanted: closed at once, the peer might not see why */
     LINGER_BYTES = 4 << 20,
     DISCARD_BYTES = 65536,    /* of an unwanted body are taken so that the connection can be used again */
     ARGS_BYTES = 12288,
@@ -160,8 +160,7 @@ static void read_framing(struct mqsync_exchange *x)
     }
     x->chunked = encoding[0];
     x->has_body = x->chunked || x->length > 0;
-    if (takes_body(x->method) && !x->has_length)
-        x->close = true; /* libwebsockets would wait for more */
+    x->close = x->is_old || (takes_body(x->method) && !x->has_length); /* libwebsockets would wait for more */
     if (header(x->wsi, WSI_TOKEN_HTTP_EXPECT, expect, sizeof(expect)))
         x->continues = strcasecmp(expect, "100-continue") == 0;
 }
@@ -352,7 +351,7 @@ int mqsync_exchange_body(struct mqsync_exchange *x, const void *bytes, size_t n)
     if (x->complete)
         return 0;
     if (x->lingering)
-        return age > LINGER_US || x->taken > LINGER_BYTES ? -1 : 0;
+        return age > LINGER_SECONDS * 1000000 || x->taken > LINGER_BYTES ? -1 : 0;
     if (age > BODY_US)
         return -1;
     if (answer_of(x)->status)
@@ -504,7 +503,6 @@ static void compose(struct mqsync_exchange *x)
     x->written = 0;
     if (!x->head_sent) {
         x->streams = answer_of(x)->more;
-        x->close = x->close || (x->streams && x->is_old);
         compose_head(x);
         x->head_sent = true;
     }
@@ -516,8 +514,10 @@ static int finish(struct mqsync_exchange **at)
     struct mqsync_exchange *x = *at;
     struct lws *wsi = x->wsi;
 
-    if (x->lingering)
+    if (x->lingering) {
+        lws_set_timeout(wsi, PENDING_TIMEOUT_HTTP_CONTENT, LINGER_SECONDS);
         return 0;
+    }
     if (x->close)
         return -1;
     *at = NULL;

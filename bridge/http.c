@@ -29,6 +29,7 @@ static void answer_metrics(struct mqsync_bridge *b, struct mqsync_http_answer *r
 {
     b->metrics.upstream_up = mqsync_upstream_is_up(b->upstream);
     b->metrics.queue_bytes = 0;
+    b->metrics.http_open = b->rests.n;
     for (const struct mqsync_session *s = b->sessions; s; s = s->next)
         b->metrics.queue_bytes += s->queue.bytes;
     ret->status = 200;

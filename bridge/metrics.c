@@ -64,6 +64,7 @@ void mqsync_metrics_print(const struct mqsync_metrics *m, struct mqsync_buf *out
          m->tunnel_bytes_in},
         {"tunnel_sent_bytes_total", "counter", "Bytes of MQTT from the broker to WebSocket clients.",
          m->tunnel_bytes_out},
+        {"http_open", "gauge", "HTTP requests under /sync being answered.", m->http_open},
         {"http_requests_total", "counter", "HTTP requests.", m->http_requests},
         {"subscriptions", "gauge", "Subscriptions now.", m->subscriptions},
         {"queue_bytes", "gauge", "Bytes waiting for clients that read slower than they are written to.",

@@ -26,7 +26,7 @@ struct mqsync_metrics {
     bool upstream_up;
     size_t connections; /* all of them */
     size_t tunnels;     /* those to /mqtt */
-    size_t subscriptions, queue_bytes;
+    size_t subscriptions, queue_bytes, http_open;
 };
 
 void mqsync_metrics_latency(struct mqsync_metrics *m, int64_t us);

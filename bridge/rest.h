@@ -41,6 +41,7 @@ struct mqsync_rest {
     /* through the broker */
     bool asked, unlimited, inexact;
     uint64_t question, asked_left;
+    uint64_t seen, seen_bytes; /* of entries, for how many to ask at once */
 };
 
 enum { MQSYNC_RESTS_BUCKETS = 1024 };

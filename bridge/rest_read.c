@@ -13,7 +13,8 @@ enum {
     STEP_US = 2000,       /* of one request */
     LOOK_AT_CLOCK = 32,   /* records between two looks */
     READY_MAX = 65536,    /* bytes ready to be written: above that it waits for the peer */
-    ASK_MAX = 500,        /* entries in one question to the broker */
+    ASK_FIRST = 32,       /* entries in the first question to the broker */
+    ASK_MAX = 5000,       /* and in later ones, if they are small */
     HELD_MAX = 1 << 20,   /* bytes ready: above that further pages of a question are not taken, but asked for again */
     WAIT_MS = 10000,      /* for a view, or a page from the broker */
     AGAIN_US = 50000,
@@ -269,11 +270,23 @@ static void read_view(struct mqsync_rest *r, struct mqsync_view *view)
 
 /* --- from the broker ---------------------------------------------------------------------------------------------- */
 
+/* How many entries to ask for: what can be held, going by those that came. */
+static uint64_t ask_for(const struct mqsync_rest *r)
+{
+    uint64_t left = r->query.limit - r->taken, n = ASK_FIRST;
+    bool plain = r->query.where_n == 0 && !r->query.has_since && r->query.offset == 0;
+
+    if (r->unlimited)
+        return INT64_MAX;
+    if (r->seen)
+        n = HELD_MAX / (r->seen_bytes / r->seen + 1) + 1;
+    n = n < ASK_MAX ? n : ASK_MAX;
+    return plain && left < n ? left : n; /* one that the limit ends exactly can be gone on with by its seq */
+}
+
 static bool ask(struct mqsync_rest *r)
 {
     struct mqsync_bridge *b = r->bridge;
-    uint64_t left = r->query.limit - r->taken;
-    bool plain = r->query.where_n == 0 && !r->query.has_since && r->query.offset == 0;
     struct mqsync_upstream_command c = {.collection = mqsync_slice_str(r->collection)};
     uint64_t correlation[3] = {r->handle, 0, 0};
     uint16_t mid;
@@ -282,8 +295,7 @@ static bool ask(struct mqsync_rest *r)
         return false;
     correlation[2] = ++b->feeds.questions;
     c.correlation = (struct mqsync_slice){(const char *)correlation, sizeof(correlation)};
-    /* one that the limit ends exactly can be gone on with by its seq */
-    r->asked_left = r->unlimited ? INT64_MAX : plain && left < ASK_MAX ? left : ASK_MAX;
+    r->asked_left = ask_for(r);
     mqsync_buf_clear(&b->answer);
     mqsync_buf_add_str(&b->answer, "{\"type\":\"sync\",\"metadata\":{\"limit\":");
     mqsync_buf_add_u64(&b->answer, r->asked_left);
@@ -383,6 +395,8 @@ static void take_page(struct mqsync_rest *r, struct mqsync_slice payload, uint64
         if (member(data, MQSYNC_SLICE("deleted"), MQSYNC_JSON_ARRAY, &deleted))
             entries += count_elements(deleted);
     }
+    r->seen += entries;
+    r->seen_bytes += payload.n;
     r->inexact = limited;
     r->at = known ? r->at : seq;
     r->asked_left -= entries < r->asked_left ? entries : r->asked_left;
