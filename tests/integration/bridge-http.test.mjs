@@ -356,7 +356,7 @@ test('bodies: too long, in chunks, after 100 Continue, unwanted; several request
     assert.deepEqual(refused.match(/HTTP\/1.1 \d+/g), ['HTTP/1.1 400', 'HTTP/1.1 200'], refused);
     const old = await raw(bridge, `GET /sync/${c} HTTP/1.0\r\n\r\n`);
     assert.match(old, /^HTTP\/1.1 200 [^]*connection: close[^]*"more":false/);
-    assert.doesNotMatch(old, /chunked/i);
+    assert.doesNotMatch(old, /transfer-encoding/i);
 
     const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
     const sockets = new Set();
