@@ -275,6 +275,8 @@ static void forward(struct mqsync_rest *r, const struct mqsync_message *m)
         .user = r->claims.user ? r->claims.user
                 : b->trusted   ? ""
                                : NULL,
+        .roles = r->claims.roles,
+        .roles_n = b->trusted ? r->claims.roles_n : 0,
         .correlation = {(const char *)correlation, sizeof(correlation)},
         .mark = c->mark,
         .ack = true,

@@ -514,6 +514,17 @@ test('tokens, rules and limits are those of WebSocket', async (t) => {
     assert.equal((await as('ana', 'GET', '/sync/mine/2')).status, 404);
     assert.equal((await as('bo', 'GET', '/sync/mine/2')).status, 200);
     assert.equal((await as('stan', 'GET', '/sync/mine?offset=1')).body.records.length, 2);
+    const bos = await guarded.client(`/ws?token=${tokens.bo}`);
+    await bos.subscribe('mine');
+    assert.equal((await as('ana', 'POST', '/sync/mine', { recordId: '4', data: { who: 'ana' } })).body.version, 1);
+    assert.equal((await as('ana', 'PATCH', '/sync/mine/4', { delta: { who: 'bo' } })).body.version, 2, 'handed over');
+    assert.equal((await bos.take('insert')).recordId, '4');
+    for (const [method, where, body] of [['PATCH', '/sync/mine/4', { delta: { x: 1 } }], ['DELETE', '/sync/mine/2'], ['POST', '/sync/mine', { recordId: '5', data: { who: 'bo' } }]]) {
+        const refused = await as('ana', method, where, body);
+        assert.deepEqual([refused.status, refused.body.code], [403, 'UNAUTHORIZED'], `${method} ${where}`);
+    }
+    assert.deepEqual((await as('bo', 'GET', '/sync/mine')).body.records.map((r) => r.recordId), ['2', '4']);
+    assert.equal((await as('bo', 'DELETE', '/sync/mine/4')).body.version, 3);
 
     const limits = { messagesPerMinute: 20, connectionsPerUser: 1 };
     for (const auth of [config.auth, undefined]) {
