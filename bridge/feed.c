@@ -11,7 +11,7 @@
 enum {
     PUMP_US = 8000,    /* at most, before the sockets get their turn */
     WALK_US = 2000,    /* for a feed that passes over records it does not show, who then gets his turn too */
-    LOOK_AFTER = 64,   /* records passed over, or KiB, before it looks at the clock */
+    LOOK_AFTER = 1024, /* records passed over, or KiB, before it looks at the clock: under a millisecond */
     CLOSE_TRY_AGAIN = 1013,
 };
 
