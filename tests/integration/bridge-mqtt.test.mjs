@@ -9,7 +9,8 @@ import { createRequire } from 'node:module';
 import net from 'node:net';
 import path from 'node:path';
 import { after, test } from 'node:test';
-import { Bridge, startBoth } from '../lib/bridge.mjs';
+import { passwordLine } from '../lib/access.mjs';
+import { Bridge, startBoth, token } from '../lib/bridge.mjs';
 import { Broker } from '../lib/broker.mjs';
 import { unique } from '../lib/client.mjs';
 import { deadlineMs, memoryFactor } from '../lib/env.mjs';
@@ -156,6 +157,30 @@ test('the client is who it says it is to the broker, not the bridge', async (t) 
     await app.close();
     await assert.rejects(guarded.client({ url: own.url('/mqtt'), version: 5, username: 'ana', password: 'wrong' }), /Not authorized/);
     await assert.rejects(guarded.client({ url: own.url('/mqtt'), version: 4 }), /Not authorized/);
+});
+
+test('with auth.mqtt the token is the password, and the rules hold', async (t) => {
+    const directory = fs.mkdtempSync(path.join(broker.directory, 'tokens-'));
+    const file = (name) => path.join(directory, name);
+    fs.writeFileSync(file('key'), 'a secret of the tests');
+    fs.writeFileSync(file('passwords'), `${passwordLine('bridge', 'b')}\n`);
+    fs.writeFileSync(file('bridge'), 'b\n');
+    const config = { collections: { notes: { read: ['user:ana'], write: ['user:ana'] }, '*': {} }, trustedUsers: ['bridge'],
+        auth: { mqtt: true, jwt: { algorithm: 'HS256', keyFile: file('key') } } };
+    const guarded = await Broker.start({ directory, config, conf: [`password_file ${file('passwords')}`],
+        login: { username: 'bridge', password: 'b' } });
+    t.after(() => guarded.stop());
+    const own = await Bridge.start(guarded, { ...config, bridge: { username: 'bridge', passwordFile: file('bridge') } });
+    t.after(() => own.stop());
+    const login = (userId) => guarded.client({ url: own.url('/mqtt'), version: 5, username: '',
+        password: token('a secret of the tests', { userId }) });
+    const [ana, bo] = [await login('ana'), await login('bo')];
+    await ana.subscribe('sync/notes/evt/+');
+    assert.equal(await bo.short('notes', 'r', 'insert', { a: 1 }), 0x87);
+    assert.equal(await ana.short('notes', 'r', 'insert', { a: 1 }) & 0x80, 0);
+    assert.equal((await ana.event()).metadata.userId, 'ana');
+    await Promise.all([ana.close(), bo.close()]);
+    await assert.rejects(guarded.client({ url: own.url('/mqtt'), version: 5, username: 'ana', password: 'nonsense' }), /Not authorized/);
 });
 
 test('several packets in one frame, packets in pieces, and fragmented frames', async () => {
