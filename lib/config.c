@@ -2,6 +2,7 @@
 /* The configuration: what each key may hold is a row of a table, and one reader walks the tables. */
 #include "config.h"
 
+#include <arpa/inet.h>
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -237,17 +238,22 @@ static bool strip_span(struct mqsync_slice *s, const char *accept)
     return n > 0;
 }
 
-static bool port_valid(struct mqsync_slice s, unsigned min)
+static bool number_valid(struct mqsync_slice s, unsigned min, unsigned max)
 {
-    unsigned port = 0;
+    unsigned number = 0;
     if (s.n < 1 || s.n > 5 || (s.n > 1 && s.p[0] == '0'))
         return false;
     for (size_t i = 0; i < s.n; i++) {
         if (s.p[i] < '0' || s.p[i] > '9')
             return false;
-        port = port * 10 + (unsigned)(s.p[i] - '0');
+        number = number * 10 + (unsigned)(s.p[i] - '0');
     }
-    return port >= min && port <= 65535;
+    return number >= min && number <= max;
+}
+
+static bool port_valid(struct mqsync_slice s, unsigned min)
+{
+    return number_valid(s, min, 65535);
 }
 
 /* Takes a host name, an IPv4 address or a bracketed IPv6 address off the front. */
@@ -280,6 +286,27 @@ static bool origin_valid(struct mqsync_slice s)
         if ((unsigned char)s.p[i] <= 0x20 || strchr("/?#", s.p[i]))
             return false;
     return true;
+}
+
+/* An address, or a network as ADDRESS/BITS. */
+static bool proxy_valid(struct mqsync_slice s)
+{
+    const char *slash = s.n ? memchr(s.p, '/', s.n) : NULL;
+    struct mqsync_slice host = {s.p, slash ? (size_t)(slash - s.p) : s.n};
+    char address[INET6_ADDRSTRLEN];
+    struct in6_addr parsed;
+    if (mqsync_slice_equal(s, MQSYNC_SLICE("unix")))
+        return true;
+    if (host.n >= sizeof(address))
+        return false;
+    memcpy(address, host.p, host.n);
+    address[host.n] = '\0';
+    unsigned max = inet_pton(AF_INET, address, &parsed) == 1    ? 32
+                   : inet_pton(AF_INET6, address, &parsed) == 1 ? 128
+                                                                : 0;
+    if (!max || !slash)
+        return max;
+    return number_valid((struct mqsync_slice){slash + 1, s.n - host.n - 1}, 0, max);
 }
 
 /* --- what a configuration is -------------------------------------------------------------------------------------- */
@@ -373,6 +400,9 @@ static const struct option bridge_options[] = {
     {"allowedOrigins", STRINGS, LIST(bridge.allowed_origins, bridge.allowed_origins_n), .fallback = "[\"*\"]",
      .valid = origin_valid, .expected = "* or SCHEME://HOST[:PORT] without a path"},
     {"tls", SECTION, .nullable = true, .section = &tls_section},
+    {"maxConnections", UNSIGNED, AT(bridge.max_connections), .fallback = "16000", .min = 1, .max = 1e6},
+    {"trustedProxies", STRINGS, LIST(bridge.trusted_proxies, bridge.trusted_proxies_n), .fallback = "[]",
+     .valid = proxy_valid, .expected = "an IP address, a network such as 10.0.0.0/8, or unix"},
 };
 static const struct section bridge_section = {ROWS(bridge_options)};
 

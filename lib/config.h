@@ -50,6 +50,9 @@ struct mqsync_config {
         char **allowed_origins;
         size_t allowed_origins_n;
         char *tls_cert_file, *tls_key_file; /* NULL: no TLS */
+        unsigned max_connections;
+        char **trusted_proxies; /* "unix", ADDRESS, or ADDRESS/BITS */
+        size_t trusted_proxies_n;
     } bridge;
     char **trusted_users;
     size_t trusted_users_n;
