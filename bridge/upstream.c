@@ -10,6 +10,7 @@
 #include <sys/ioctl.h>
 #include <sys/random.h>
 
+#include "dial.h"
 #include "log.h"
 
 enum {
@@ -30,6 +31,7 @@ enum {
 struct mqsync_upstream {
     const struct mqsync_upstream_handler *handler;
     struct mosquitto *mosq;
+    struct mqsync_dial *dial; /* has mosq for itself; NULL: nobody is connecting */
     char *prefix; /* the root and a slash */
     char *host;
     int port;
@@ -331,13 +333,15 @@ void mqsync_upstream_close(struct mqsync_upstream *u)
 {
     if (!u)
         return;
-    if (u->up)
-        mosquitto_disconnect(u->mosq);
-    mosquitto_destroy(u->mosq);
-    mosquitto_lib_cleanup();
     mqsync_buf_free(&u->topic);
     free(u->prefix);
-    free(u->host);
+    if (!u->dial || mqsync_dial_abandon(u->dial)) {
+        if (u->up)
+            mosquitto_disconnect(u->mosq);
+        mosquitto_destroy(u->mosq);
+        mosquitto_lib_cleanup();
+        free(u->host);
+    }
     free(u);
 }
 
@@ -345,30 +349,40 @@ void mqsync_upstream_close(struct mqsync_upstream *u)
 
 static void connect_now(struct mqsync_upstream *u)
 {
-    int rc = u->ever ? mosquitto_reconnect_async(u->mosq)
-                     : mosquitto_connect_async(u->mosq, u->host, u->port, KEEPALIVE_SECONDS);
+    u->dial = mqsync_dial_start(u->mosq, u->host, u->port, KEEPALIVE_SECONDS, u->ever);
+    if (!u->dial)
+        lost(u, "out of memory");
+}
 
+static void connected(struct mqsync_upstream *u, int rc, int error)
+{
+    u->dial = NULL;
     u->connecting = true;
     u->ever = u->ever || rc != MOSQ_ERR_INVAL;
     u->deadline_ms = u->now_ms + HANDSHAKE_MS;
+    errno = error;
     settle(u, rc);
 }
 
 void mqsync_upstream_tick(struct mqsync_upstream *u, int64_t now_ms)
 {
+    int rc, error;
+
     u->now_ms = now_ms;
-    if (!u->up && !u->connecting) {
-        if (now_ms >= u->retry_ms)
-            connect_now(u);
-        return;
+    if (u->dial) {
+        if (mqsync_dial_done(u->dial, &rc, &error))
+            connected(u, rc, error);
+    } else if (u->up || u->connecting) {
+        settle(u, u->connecting && now_ms >= u->deadline_ms ? MOSQ_ERR_CONN_LOST : mosquitto_loop_misc(u->mosq));
+    } else if (now_ms >= u->retry_ms) {
+        connect_now(u);
     }
-    settle(u, u->connecting && now_ms >= u->deadline_ms ? MOSQ_ERR_CONN_LOST : mosquitto_loop_misc(u->mosq));
 }
 
 /* One packet a call; as long as there is something to read, so that the caller need not poll for each. */
 void mqsync_upstream_readable(struct mqsync_upstream *u)
 {
-    int rc, waiting = 1, fd = mosquitto_socket(u->mosq);
+    int rc, waiting = 1, fd = u->dial ? -1 : mosquitto_socket(u->mosq);
 
     if (fd < 0)
         return;
@@ -385,7 +399,7 @@ void mqsync_upstream_readable(struct mqsync_upstream *u)
 void mqsync_upstream_writable(struct mqsync_upstream *u)
 {
     u->fd_write = false; /* it was waited for once */
-    if (mosquitto_socket(u->mosq) >= 0)
+    if (!u->dial && mosquitto_socket(u->mosq) >= 0)
         settle(u, mosquitto_loop_write(u->mosq, 1));
 }
 

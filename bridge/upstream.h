@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The connection to the broker: MQTT 5, commands out, events and answers in. Knows libmosquitto; who waits for the
- * socket is the caller's business. Never blocks, except for as long as a broker's host name takes to resolve. */
+ * socket is the caller's business. Never blocks. */
 #ifndef MQSYNC_BRIDGE_UPSTREAM_H
 #define MQSYNC_BRIDGE_UPSTREAM_H
 
