@@ -108,6 +108,7 @@ int main(int argc, char **argv)
     if (status >= 0)
         return status;
     setvbuf(stderr, NULL, _IOLBF, 0);
+    bridge.metrics.started_ms = mqsync_time_now();
     bridge.config_path = o.config;
     if (mqsync_config_load(o.config, &config, &e) != MQSYNC_OK ||
         mqsync_bridge_configure(&bridge, config, &e) != MQSYNC_OK) {

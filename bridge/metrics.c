@@ -4,6 +4,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "version.h"
+
 static const unsigned bounds_us[MQSYNC_LATENCY_BUCKETS] = {100,   250,   500,    1000,   2000,    5000,
                                                            10000, 25000, 100000, 250000, 1000000, 5000000};
 
@@ -64,6 +66,8 @@ void mqsync_metrics_print(const struct mqsync_metrics *m, struct mqsync_buf *out
          m->tunnel_bytes_in},
         {"tunnel_sent_bytes_total", "counter", "Bytes of MQTT from the broker to WebSocket clients.",
          m->tunnel_bytes_out},
+        {"refused_connections_total", "counter", "Connections refused because there were maxConnections.",
+         m->refused_connections},
         {"http_open", "gauge", "HTTP requests under /sync being answered.", m->http_open},
         {"http_requests_total", "counter", "HTTP requests.", m->http_requests},
         {"subscriptions", "gauge", "Subscriptions now.", m->subscriptions},
@@ -93,4 +97,10 @@ void mqsync_metrics_print(const struct mqsync_metrics *m, struct mqsync_buf *out
         print(out, "mqsync_bridge_errors_total{code=\"%s\"} %llu\n", mqsync_code_name((enum mqsync_code)code),
               (unsigned long long)m->errors[code]);
     print_latency(m, out);
+    head(out, "build_info", "gauge", "Always 1; the label says which version this is.");
+    print(out, "mqsync_bridge_build_info{version=\"%s\"} 1\n", MQSYNC_VERSION);
+    print(out,
+          "# HELP process_start_time_seconds Start of the process, in seconds since 1970.\n"
+          "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds %.3f\n",
+          (double)m->started_ms / 1000);
 }

@@ -8,7 +8,7 @@
 enum { MQSYNC_LATENCY_BUCKETS = 12 };
 
 struct mqsync_metrics {
-    uint64_t connections_total;
+    uint64_t connections_total, refused_connections;
     uint64_t http_requests;
     uint64_t messages[MQSYNC_TYPES_N]; /* from clients, by type */
     uint64_t invalid_messages;
@@ -23,6 +23,7 @@ struct mqsync_metrics {
     uint64_t latency[MQSYNC_LATENCY_BUCKETS + 1]; /* from command to event; the last: above all bounds */
     uint64_t latency_us;
     /* now */
+    int64_t started_ms; /* since 1970 */
     bool upstream_up;
     size_t connections; /* all of them */
     size_t tunnels;     /* those to /mqtt */

@@ -175,7 +175,8 @@ export class Bridge {
     /**
      * @param {Broker} broker
      * @param {object} config mqsync.json without the addresses
-     * @param {object} [options] bridge: more settings of the section bridge; database: false to read through the broker
+     * @param {object} [options] database: false to read through the broker; env: more of the environment; under: a command
+     *     line to put before the bridge's
      */
     constructor(broker, config = {}, options = {}) {
         this.broker = broker;
@@ -207,9 +208,14 @@ export class Bridge {
     }
 
     spawn(...args) {
-        const [command, ...rest] = [...wrapper, bridgeProgram, '--config', this.file, ...args];
+        const [command, ...rest] = [...(this.options.under ?? []), ...wrapper, bridgeProgram, '--config', this.file, ...args];
         this.exit = undefined;
-        this.process = spawn(command, rest, { stdio: ['ignore', 'ignore', 'pipe'] });
+        this.process = spawn(command, rest, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...this.options.env } });
+        this.process.stdout.setEncoding('utf8');
+        this.process.stdout.on('data', (text) => {
+            this.output = (this.output ?? '') + text;
+            this.waiters.wake();
+        });
         alive.add(this);
         this.process.stderr.setEncoding('utf8');
         this.process.stderr.on('data', (text) => {
