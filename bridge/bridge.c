@@ -122,6 +122,19 @@ static bool starts_with(struct mqsync_slice text, const char *start)
     return text.n >= n && memcmp(text.p, start, n) == 0;
 }
 
+/* Counts an error of the plugin's by its code. */
+static void count_error(struct mqsync_bridge *b, struct mqsync_slice payload)
+{
+    struct mqsync_slice code;
+
+    if (mqsync_json_check(payload, NULL, NULL) != MQSYNC_OK || !mqsync_json_find(payload, MQSYNC_SLICE("code"), &code) ||
+        mqsync_json_typeof(code) != MQSYNC_JSON_STRING)
+        return;
+    for (int i = MQSYNC_OK + 1; i <= MQSYNC_CONFLICT; i++)
+        b->metrics.errors[i] += mqsync_slice_equal((struct mqsync_slice){code.p + 1, code.n - 2},
+                                                   mqsync_slice_str(mqsync_code_name((enum mqsync_code)i)));
+}
+
 static void answer(void *context, struct mqsync_slice correlation, struct mqsync_slice payload)
 {
     struct mqsync_bridge *b = context;
@@ -149,6 +162,8 @@ static void answer(void *context, struct mqsync_slice correlation, struct mqsync
             mqsync_feed_answer(b, f, payload);
         return;
     }
+    if (starts_with(payload, "{\"type\":\"error\""))
+        count_error(b, payload);
     b->metrics.conflicts +=
         starts_with(payload, "{\"type\":\"update\"") || starts_with(payload, "{\"type\":\"delete\"");
     mqsync_session_pass_on(s, payload);
@@ -264,6 +279,28 @@ enum mqsync_code mqsync_bridge_configure(struct mqsync_bridge *b, struct mqsync_
     return MQSYNC_OK;
 }
 
+/* What stays as it is until a restart. */
+static void warn_of_changes(const struct mqsync_config *a, const struct mqsync_config *b)
+{
+    const struct {
+        const char *key;
+        bool same;
+    } keys[] = {
+        {"root", same(a->root, b->root)},
+        {"database", same(a->database, b->database)},
+        {"bridge.listen", same(a->bridge.listen, b->bridge.listen)},
+        {"bridge.broker", same(a->bridge.broker, b->bridge.broker)},
+        {"bridge.username", same(a->bridge.username, b->bridge.username)},
+        {"bridge.passwordFile", same(a->bridge.password_file, b->bridge.password_file)},
+        {"bridge.tls", !a->bridge.tls_cert_file == !b->bridge.tls_cert_file},
+        {"bridge.maxConnections", a->bridge.max_connections == b->bridge.max_connections},
+    };
+
+    for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++)
+        if (!keys[i].same)
+            mqsync_log(MQSYNC_LOG_WARNING, "MQS3005", "%s has changed: that takes effect with a restart", keys[i].key);
+}
+
 void mqsync_bridge_reload(struct mqsync_bridge *b)
 {
     struct mqsync_config *before = b->config, *config;
@@ -280,12 +317,7 @@ void mqsync_bridge_reload(struct mqsync_bridge *b)
         mqsync_config_free(config);
         return;
     }
-    if (!same(before->bridge.listen, config->bridge.listen) || !same(before->bridge.broker, config->bridge.broker) ||
-        !same(before->root, config->root) || !same(before->database, config->database) ||
-        !same(before->bridge.username, config->bridge.username))
-        mqsync_log(MQSYNC_LOG_WARNING, "MQS3005",
-                   "root, database, bridge.listen, bridge.broker and bridge.username stay as they were until the "
-                   "bridge is restarted");
+    warn_of_changes(before, config);
     mqsync_config_free(before);
     for (struct mqsync_session *s = b->sessions; s; s = s->next)
         mqsync_session_recheck(s);

@@ -186,7 +186,7 @@ static const char *allowed_methods(const struct mqsync_target *t)
 
 static void open_rest(struct mqsync_exchange *x, const struct mqsync_target *target)
 {
-    char text[ARGS_BYTES], authorization[MQSYNC_TOKEN_MAX + 32], address[48] = "";
+    char text[ARGS_BYTES], authorization[MQSYNC_TOKEN_MAX + 32];
     struct mqsync_slice args[ARGS_MAX];
     struct mqsync_rest_request request = {.method = x->method, .target = *target, .args = args};
     size_t used = 0;
@@ -203,9 +203,7 @@ static void open_rest(struct mqsync_exchange *x, const struct mqsync_target *tar
         used += (size_t)n;
     }
     request.authorization = mqsync_slice_str(authorization);
-    request.address = lws_get_peer_simple(x->wsi, address, sizeof(address));
-    if (strncmp(request.address, "::ffff:", 7) == 0)
-        request.address += 7;
+    request.address = mqsync_server_client(x->wsi);
     x->rest = mqsync_rest_open(x->bridge, x, &request);
     if (!x->rest)
         fail(x, 500, MQSYNC_SERVER_ERROR, "out of memory");

@@ -241,7 +241,7 @@ struct mqsync_rest *mqsync_rest_open(struct mqsync_bridge *b, struct mqsync_exch
     enter(b, r);
     code = authenticate(r, request->authorization, &e);
     if (code == MQSYNC_AUTH_FAILED)
-        mqsync_log(MQSYNC_LOG_WARNING, "MQS3021", "refused %s: %s", request->address, e.text);
+        mqsync_log(MQSYNC_LOG_WARNING, "MQS3021", "refused %s (user ''): %s", request->address, e.text);
     if (code == MQSYNC_OK)
         code = count(r, request->address, &e);
     if (code == MQSYNC_OK)

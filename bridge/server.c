@@ -2,17 +2,19 @@
 #include "server.h"
 
 #include <libwebsockets.h>
-#include <netdb.h>
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "accept.h"
 #include "exchange.h"
 #include "http.h"
 #include "inflate.h"
+#include "service.h"
 #include "session.h"
+#include "tls.h"
 #include "tunnel.h"
 
 enum {
@@ -33,6 +35,9 @@ struct mqsync_server {
     struct lws_vhost *vhost;
     struct lws *upstream; /* NULL: not watched */
     struct lws *signals;
+    struct mqsync_acceptor *acceptor;
+    struct mqsync_tls *tls;              /* NULL: none */
+    int64_t watchdog_us, watchdog_at_us; /* how often the service manager is told that the loop runs; 0: never */
     lws_sorted_usec_list_t tick, pump, stop, write;
     int64_t pump_at_us; /* INT64_MAX: not asked for */
     bool stopped;
@@ -58,6 +63,13 @@ static struct mqsync_server *server_of(struct lws *wsi)
 struct mqsync_bridge *mqsync_server_bridge(struct lws *wsi)
 {
     return server_of(wsi)->bridge;
+}
+
+const char *mqsync_server_client(struct lws *wsi)
+{
+    const struct mqsync_peer *peer = mqsync_acceptor_peer(server_of(wsi)->acceptor, wsi);
+
+    return peer ? peer->client : "";
 }
 
 /* --- what the others call ----------------------------------------------------------------------------------------- */
@@ -158,8 +170,6 @@ static int respond(struct lws *wsi, struct mqsync_http_answer *a)
     return result;
 }
 
-/* --- from HTTP to WebSocket --------------------------------------------------------------------------------------- */
-
 static bool header(struct lws *wsi, enum lws_token_indexes which, char *out, size_t size)
 {
     int n = lws_hdr_total_length(wsi, which);
@@ -167,6 +177,36 @@ static bool header(struct lws *wsi, enum lws_token_indexes which, char *out, siz
     out[0] = '\0';
     return n <= 0 || ((size_t)n < size && lws_hdr_copy(wsi, out, (int)size, which) >= 0);
 }
+
+/* A request has come: where from, and whether the connection is one too many, which gets *ret and nothing else. */
+static bool too_many(struct mqsync_server *s, struct lws *wsi, struct mqsync_http_answer *ret)
+{
+    struct mqsync_peer *peer = mqsync_acceptor_peer(s->acceptor, wsi);
+    char forwarded[HEADER_BYTES];
+
+    if (!peer)
+        return false;
+    peer->asked = true;
+    if (!header(wsi, WSI_TOKEN_X_FORWARDED_FOR, forwarded, sizeof(forwarded)))
+        forwarded[0] = '\0';
+    mqsync_forwarded(s->bridge->config, peer->address, mqsync_slice_str(forwarded), peer->client);
+    if (peer->excess)
+        mqsync_http_fail(503, MQSYNC_SERVER_ERROR, "there are too many connections", ret);
+    return peer->excess;
+}
+
+static int on_http(struct mqsync_server *s, struct mqsync_socket *socket, struct lws *wsi, struct mqsync_slice path)
+{
+    struct mqsync_http_answer answer = {0};
+
+    if (too_many(s, wsi, &answer)) {
+        respond(wsi, &answer);
+        return -1;
+    }
+    return mqsync_exchange_begin(s->bridge, wsi, path, &socket->exchange);
+}
+
+/* --- from HTTP to WebSocket --------------------------------------------------------------------------------------- */
 
 /* Whether the subprotocol that libwebsockets will choose, the first in the client's list that it knows, is one for this
  * path: all the names in its table would be served, those for descriptors too. */
@@ -192,6 +232,8 @@ static int on_upgrade(struct mqsync_server *s, struct lws *wsi, const char *to)
     const char *collections;
     bool got = header(wsi, WSI_TOKEN_GET_URI, path, sizeof(path)), tunnel = got && strcmp(path, "/mqtt") == 0;
 
+    if (too_many(s, wsi, &answer))
+        return respond(wsi, &answer) ? -1 : 1;
     if (!got || strcmp(to, "websocket") != 0 || (!tunnel && !mqsync_http_is_websocket(path, &collections)))
         mqsync_http_fail(404, MQSYNC_INVALID_MESSAGE, "there is no WebSocket at this path", &answer);
     else if (!header(wsi, WSI_TOKEN_ORIGIN, origin, sizeof(origin)) ||
@@ -206,6 +248,15 @@ static int on_upgrade(struct mqsync_server *s, struct lws *wsi, const char *to)
     else
         return 0;
     return respond(wsi, &answer) ? -1 : 1;
+}
+
+/* libwebsockets gets the window sizes of the two directions mixed up; only clients that ask for a size notice. */
+static bool asks_for_window(struct lws *wsi)
+{
+    char extensions[1024];
+
+    return !header(wsi, WSI_TOKEN_EXTENSIONS, extensions, sizeof(extensions)) ||
+           strstr(extensions, "server_max_window_bits");
 }
 
 /* The last moment at which the request's headers are there. */
@@ -228,13 +279,9 @@ static int keep_request(struct mqsync_socket *socket, struct lws *wsi)
 
 static int on_established(struct mqsync_server *s, struct mqsync_socket *socket, struct lws *wsi)
 {
-    char address[48] = "";
-    const char *plain = lws_get_peer_simple(wsi, address, sizeof(address));
-
-    if (strncmp(plain, "::ffff:", 7) == 0)
-        plain += 7;
     socket->wsi = wsi;
-    socket->session = mqsync_session_open(s->bridge, socket, plain, socket->path, mqsync_slice_str(socket->token));
+    socket->session = mqsync_session_open(s->bridge, socket, mqsync_server_client(wsi), socket->path,
+                                          mqsync_slice_str(socket->token));
     free(socket->path);
     if (socket->token)
         explicit_bzero(socket->token, strlen(socket->token));
@@ -328,8 +375,13 @@ static int on_client(struct lws *wsi, enum lws_callback_reasons reason, void *us
     struct mqsync_socket *socket = user;
 
     switch (reason) {
+    case LWS_CALLBACK_OPENSSL_LOAD_EXTRA_SERVER_VERIFY_CERTS:
+        return !mqsync_tls_attach(server_of(wsi)->tls, user);
+    case LWS_CALLBACK_WSI_DESTROY:
+        mqsync_acceptor_gone(server_of(wsi)->acceptor, wsi);
+        return 0;
     case LWS_CALLBACK_HTTP:
-        return mqsync_exchange_begin(server_of(wsi)->bridge, wsi, (struct mqsync_slice){in, n}, &socket->exchange);
+        return on_http(server_of(wsi), socket, wsi, (struct mqsync_slice){in, n});
     case LWS_CALLBACK_HTTP_BODY:
         return socket->exchange ? mqsync_exchange_body(socket->exchange, in, n) : 0;
     case LWS_CALLBACK_HTTP_BODY_COMPLETION:
@@ -347,6 +399,8 @@ static int on_client(struct lws *wsi, enum lws_callback_reasons reason, void *us
         return on_upgrade(server_of(wsi), wsi, in);
     case LWS_CALLBACK_FILTER_PROTOCOL_CONNECTION:
         return keep_request(socket, wsi);
+    case LWS_CALLBACK_CONFIRM_EXTENSION_OKAY:
+        return asks_for_window(wsi);
     case LWS_CALLBACK_ESTABLISHED:
         return on_established(server_of(wsi), socket, wsi);
     case LWS_CALLBACK_RECEIVE:
@@ -401,15 +455,55 @@ static void on_stop(lws_sorted_usec_list_t *sul)
     lws_container_of(sul, struct mqsync_server, stop)->stopped = true;
 }
 
+static int on_listener(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, size_t n)
+{
+    (void)user;
+    (void)in;
+    (void)n;
+    if (reason == LWS_CALLBACK_FILTER_PROTOCOL_CONNECTION)
+        return -1;
+    if (reason == LWS_CALLBACK_RAW_RX_FILE)
+        mqsync_acceptor_readable(server_of(wsi)->acceptor, wsi);
+    return 0;
+}
+
 static void begin_stop(struct mqsync_server *s)
 {
-    if (s->bridge->stopping)
+    if (s->bridge->stopping) {
+        s->stopped = true;
         return;
+    }
     s->bridge->stopping = true;
+    mqsync_service_notify("STOPPING=1");
+    mqsync_acceptor_stop(s->acceptor);
     mqsync_log(MQSYNC_LOG_INFO, "MQS3006", "stopping: %zu connections are told so", s->bridge->metrics.connections);
     mqsync_sessions_end(s->bridge);
     mqsync_tunnels_end(s->bridge->tunnels);
     lws_sul_schedule(s->context, 0, &s->stop, on_stop, STOP_US);
+}
+
+static enum mqsync_code load_certificate(struct mqsync_server *s, struct mqsync_error *ret_error)
+{
+    const struct mqsync_config *config = s->bridge->config;
+    char until[16];
+    enum mqsync_code code =
+        mqsync_tls_load(s->tls, config->bridge.tls_cert_file, config->bridge.tls_key_file, until, ret_error);
+
+    if (code == MQSYNC_OK)
+        mqsync_log(MQSYNC_LOG_INFO, "MQS3029", "showing the certificate in %s, valid until %s",
+                   config->bridge.tls_cert_file, until);
+    return code;
+}
+
+static void reload(struct mqsync_server *s)
+{
+    struct mqsync_error e;
+
+    mqsync_service_notify_reloading();
+    mqsync_bridge_reload(s->bridge);
+    if (s->tls && s->bridge->config->bridge.tls_cert_file && load_certificate(s, &e) != MQSYNC_OK)
+        mqsync_log(MQSYNC_LOG_ERROR, "MQS3028", "keeping the certificate as it was: %s", e.text);
+    mqsync_service_notify("READY=1");
 }
 
 static int on_signal(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, size_t n)
@@ -426,7 +520,7 @@ static int on_signal(struct lws *wsi, enum lws_callback_reasons reason, void *us
         return 0;
     while (read(lws_get_socket_fd(wsi), &info, sizeof(info)) == (ssize_t)sizeof(info)) {
         if (info.ssi_signo == SIGHUP)
-            mqsync_bridge_reload(s->bridge);
+            reload(s);
         else
             begin_stop(s);
     }
@@ -436,9 +530,15 @@ static int on_signal(struct lws *wsi, enum lws_callback_reasons reason, void *us
 static void on_tick(lws_sorted_usec_list_t *sul)
 {
     struct mqsync_server *s = lws_container_of(sul, struct mqsync_server, tick);
+    int64_t now_us = mqsync_monotonic_us();
 
     mqsync_bridge_tick(s->bridge);
-    mqsync_tunnels_tick(s->bridge->tunnels, mqsync_monotonic_us() / 1000);
+    mqsync_tunnels_tick(s->bridge->tunnels, now_us / 1000);
+    mqsync_acceptor_tick(s->acceptor, now_us / 1000);
+    if (s->watchdog_us && now_us >= s->watchdog_at_us) {
+        mqsync_service_notify("WATCHDOG=1");
+        s->watchdog_at_us = now_us + s->watchdog_us / 3;
+    }
     lws_sul_schedule(s->context, 0, &s->tick, on_tick, TICK_US);
 }
 
@@ -452,6 +552,7 @@ static const struct lws_protocols protocols[] = {
      .tx_packet_size = TX_BYTES},
     MQSYNC_TUNNEL_PROTOCOL("mqtt"),
     MQSYNC_TUNNEL_PROTOCOL("mqttv3.1"),
+    {.name = MQSYNC_ACCEPT_PROTOCOL, .callback = on_listener},
     {.name = "mqsync-upstream", .callback = on_upstream},
     {.name = "mqsync-signals", .callback = on_signal},
     {.name = NULL},
@@ -467,31 +568,6 @@ static void from_library(int level, const char *line)
 {
     mqsync_log(level == LLL_ERR ? MQSYNC_LOG_ERROR : MQSYNC_LOG_WARNING, "MQS3009", "libwebsockets: %.*s",
                (int)strcspn(line, "\n"), line);
-}
-
-/* libwebsockets takes addresses and names of interfaces, no host names. */
-static void resolve(char *host, size_t size)
-{
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found;
-
-    if (getaddrinfo(host, NULL, &hints, &found) != 0)
-        return;
-    getnameinfo(found->ai_addr, found->ai_addrlen, host, (socklen_t)size, NULL, 0, NI_NUMERICHOST);
-    freeaddrinfo(found);
-}
-
-/* "host:port" as the configuration has checked it; "*" is every interface. */
-static void parse_listen(const char *listen, char *host, size_t size, int *ret_port)
-{
-    const char *colon = strrchr(listen, ':');
-    size_t n = (size_t)(colon - listen);
-
-    if (*listen == '[') {
-        listen++;
-        n -= 2;
-    }
-    snprintf(host, size, "%.*s", (int)n, listen);
-    *ret_port = atoi(colon + 1);
 }
 
 static bool watch_signals(struct mqsync_server *s)
@@ -512,11 +588,10 @@ static bool watch_signals(struct mqsync_server *s)
     return s->signals;
 }
 
-static bool create(struct mqsync_server *s, const struct mqsync_config *config, int *ret_port)
+static bool create(struct mqsync_server *s)
 {
-    char host[256];
-    bool tls = config->bridge.tls_cert_file;
     struct lws_context_creation_info info = {
+        .port = CONTEXT_PORT_NO_LISTEN_SERVER,
         .protocols = protocols,
         .extensions = extensions,
         .gid = (gid_t)-1,
@@ -527,48 +602,45 @@ static bool create(struct mqsync_server *s, const struct mqsync_config *config, 
         .max_http_header_data = HEADER_BYTES,
         .max_http_header_data2 = HEADER_BYTES,
         .timeout_secs = 10,
-        .ssl_cert_filepath = config->bridge.tls_cert_file,
-        .ssl_private_key_filepath = config->bridge.tls_key_file,
-        .options = LWS_SERVER_OPTION_EXPLICIT_VHOSTS | LWS_SERVER_OPTION_FAIL_UPON_UNABLE_TO_BIND |
-                   (tls ? LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT : 0),
+        .alpn = "http/1.1",
+        .options = LWS_SERVER_OPTION_EXPLICIT_VHOSTS |
+                   (s->tls ? LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT | LWS_SERVER_OPTION_CREATE_VHOST_SSL_CTX : 0),
     };
 
-    parse_listen(config->bridge.listen, host, sizeof(host), &info.port);
-    if (strcmp(host, "*") != 0) {
-        resolve(host, sizeof(host));
-        info.iface = host;
-    }
     lws_set_log_level(LLL_ERR, from_library);
     s->context = lws_create_context(&info);
     if (s->context)
         s->vhost = lws_create_vhost(s->context, &info);
-    if (s->vhost)
-        *ret_port = lws_get_vhost_listen_port(s->vhost);
-    return s->vhost;
+    return s->vhost && mqsync_acceptor_start(s->acceptor, s->vhost) && watch_signals(s);
 }
 
 enum mqsync_code mqsync_server_open(struct mqsync_bridge *b, struct mqsync_server **ret, struct mqsync_error *ret_error)
 {
     struct mqsync_server *s = calloc(1, sizeof(*s));
-    int port;
+    enum mqsync_code code;
 
     if (!s)
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
     s->bridge = b;
     s->pump_at_us = INT64_MAX;
-    if (!create(s, b->config, &port) || !watch_signals(s)) {
+    s->watchdog_us = mqsync_service_watchdog_us();
+    s->tls = b->config->bridge.tls_cert_file ? mqsync_tls_open() : NULL;
+    code = mqsync_acceptor_open(b, &s->acceptor, ret_error);
+    if (code == MQSYNC_OK && s->tls)
+        code = load_certificate(s, ret_error);
+    if (code == MQSYNC_OK && !create(s))
+        code = mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "the event loop cannot be set up");
+    if (code != MQSYNC_OK) {
         mqsync_server_close(s);
-        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "bridge.listen: cannot listen on %s",
-                           b->config->bridge.listen);
+        return code;
     }
     if (mqsync_tunnels_open(b, s->vhost, &b->tunnels, ret_error) != MQSYNC_OK) {
         mqsync_server_close(s);
         return MQSYNC_SERVER_ERROR;
     }
     lws_sul_schedule(s->context, 0, &s->tick, on_tick, 1);
-    mqsync_log(MQSYNC_LOG_INFO, "MQS3001", "listening on %.*s:%d%s",
-               (int)(strrchr(b->config->bridge.listen, ':') - b->config->bridge.listen), b->config->bridge.listen, port,
-               b->config->bridge.tls_cert_file ? " with TLS" : "");
+    mqsync_acceptor_log(s->acceptor);
+    mqsync_service_notify("READY=1");
     *ret = s;
     return MQSYNC_OK;
 }
@@ -588,5 +660,7 @@ void mqsync_server_close(struct mqsync_server *s)
     if (s->context)
         lws_context_destroy(s->context);
     mqsync_tunnels_close(s->bridge->tunnels);
+    mqsync_acceptor_close(s->acceptor);
+    mqsync_tls_close(s->tls);
     free(s);
 }

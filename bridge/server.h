@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Sockets and the event loop: with tunnel.h, the only door to libwebsockets. */
+/* Sockets and the event loop: with tunnel.h and accept.h, the only door to libwebsockets. */
 #ifndef MQSYNC_BRIDGE_SERVER_H
 #define MQSYNC_BRIDGE_SERVER_H
 
@@ -13,11 +13,14 @@ enum mqsync_code mqsync_server_open(struct mqsync_bridge *b, struct mqsync_serve
                                     struct mqsync_error *ret_error);
 void mqsync_server_close(struct mqsync_server *s); /* NULL is fine */
 
-/* Runs until SIGTERM or SIGINT, and then until the connections are closed (at most some seconds). */
+/* Runs until SIGTERM or SIGINT, and then until the connections are closed: at most some seconds, or until a second such
+ * signal. */
 void mqsync_server_run(struct mqsync_server *s);
 
 /* Of the connection's server. */
 struct mqsync_bridge *mqsync_server_bridge(struct lws *wsi);
+/* Where the client of a connection is, proxies aside; lives as long as the connection. */
+const char *mqsync_server_client(struct lws *wsi);
 
 /* Watches the descriptor of the upstream connection; -1: nothing any more. */
 void mqsync_server_watch_upstream(struct mqsync_server *s, int fd, bool write);

@@ -235,24 +235,26 @@ static enum mqsync_code allow(const struct mqsync_session *s, struct mqsync_slic
 
 static void fail_auth(struct mqsync_session *s, const struct mqsync_error *e)
 {
-    mqsync_log(MQSYNC_LOG_WARNING, "MQS3021", "refused %s: %s", s->address, e->text);
+    mqsync_log(MQSYNC_LOG_WARNING, "MQS3021", "refused %s (user '%s'): %s", s->address,
+               s->claims.user ? s->claims.user : "", e->text);
     mqsync_session_send_error(s, e, nothing, nothing, nothing);
     mqsync_session_end(s, CLOSE_POLICY, "AUTH_FAILED");
 }
 
 static enum mqsync_code enter(struct mqsync_session *s, struct mqsync_slice name, struct mqsync_error *ret_error)
 {
+    struct mqsync_bridge *b = s->bridge;
+    unsigned max = b->config->limits.connections_per_user;
     bool full;
 
-    s->user = mqsync_user_enter(&s->bridge->users, name, s->bridge->config->limits.connections_per_user, &full);
+    s->user = mqsync_user_enter(&b->users, name, mqsync_slice_str(s->address), max, &full);
     if (s->user)
         return MQSYNC_OK;
     if (!full)
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
-    mqsync_log(MQSYNC_LOG_WARNING, "MQS3022", "refused %s: user '%.*s' has %u connections already", s->address,
-               (int)name.n, name.p, s->bridge->config->limits.connections_per_user);
-    return mqsync_fail(ret_error, MQSYNC_RATE_LIMIT_EXCEEDED, "this user has %u connections already",
-                       s->bridge->config->limits.connections_per_user);
+    mqsync_log(MQSYNC_LOG_WARNING, "MQS3022", "refused %s (user '%.*s'): there are %u connections already", s->address,
+               (int)name.n, name.p ? name.p : "", max);
+    return mqsync_fail(ret_error, MQSYNC_RATE_LIMIT_EXCEEDED, "this user has %u connections already", max);
 }
 
 static void subscribe(struct mqsync_session *s, const struct mqsync_message *m, bool by_path);
@@ -505,7 +507,7 @@ void mqsync_session_receive(struct mqsync_session *s, struct mqsync_slice text)
     b->metrics.messages[m.type]++;
     if (s->user && !mqsync_user_may_send(s->user, max, mqsync_time_now())) {
         mqsync_log(MQSYNC_LOG_WARNING, "MQS3023", "%s (user '%s') has sent more than %u messages in a minute",
-                   s->address, s->user->name, max);
+                   s->address, s->claims.user ? s->claims.user : "", max);
         mqsync_fail(&e, MQSYNC_RATE_LIMIT_EXCEEDED, "more than %u messages in a minute", max);
         send_error_about(s, &e, &m);
         return;
@@ -627,6 +629,8 @@ static void tick(struct mqsync_session *s, int64_t now_ms, int64_t time_ms)
         mqsync_fail(&e, MQSYNC_AUTH_FAILED, "the token has expired");
         fail_auth(s, &e);
     } else if (idle_ms && now_ms - s->heard_ms > idle_ms && mqsync_socket_silent_ms(s->socket) > idle_ms) {
+        mqsync_log(MQSYNC_LOG_INFO, "MQS3026", "%s (user '%s') has sent nothing for %d s: closed", s->address,
+                   s->claims.user ? s->claims.user : "", (int)(idle_ms / 1000));
         mqsync_session_end(s, CLOSE_NORMAL, "nothing heard for too long");
     }
 }

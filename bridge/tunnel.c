@@ -325,13 +325,10 @@ static int on_filter(struct lws *wsi)
 static int on_established(struct mqsync_bridge *b, struct mqsync_tunnel **ret, struct lws *wsi)
 {
     struct mqsync_tunnel *t = calloc(1, sizeof(*t));
-    const char *plain;
 
     if (!t)
         return -1;
-    plain = lws_get_peer_simple(wsi, t->address, sizeof(t->address));
-    if (strncmp(plain, "::ffff:", 7) == 0)
-        memmove(t->address, plain + 7, strlen(plain + 7) + 1);
+    strncpy(t->address, mqsync_server_client(wsi), sizeof(t->address) - 1);
     t->all = b->tunnels;
     t->wsi = wsi;
     t->broker.fd = -1;

@@ -21,36 +21,14 @@ static struct mqsync_user *add(struct mqsync_users *users, struct mqsync_slice n
 {
     struct mqsync_user *u = calloc(1, sizeof(*u) + name.n + 1);
 
-    if (!u || name.n == 0)
-        return u;
+    if (!u)
+        return NULL;
     memcpy(u->name, name.p, name.n);
     u->is_address = is_address;
     struct mqsync_user **bucket = bucket_of(users, name);
     u->next = *bucket;
     *bucket = u;
     return u;
-}
-
-struct mqsync_user *mqsync_user_enter(struct mqsync_users *users, struct mqsync_slice name, unsigned max,
-                                      bool *ret_full)
-{
-    struct mqsync_user *u = name.n ? find(users, name, false) : NULL;
-
-    *ret_full = u && max && u->connections >= max;
-    if (*ret_full)
-        return NULL;
-    if (!u)
-        u = add(users, name, false);
-    if (u)
-        u->connections++;
-    return u;
-}
-
-/* One with a name stays until it is swept: a new connection does not begin a new count. */
-void mqsync_user_leave(struct mqsync_user *u)
-{
-    if (u && --u->connections == 0 && u->name[0] == '\0')
-        free(u);
 }
 
 struct mqsync_user *mqsync_user_visit(struct mqsync_users *users, struct mqsync_slice name, struct mqsync_slice address)
@@ -60,6 +38,26 @@ struct mqsync_user *mqsync_user_visit(struct mqsync_users *users, struct mqsync_
     struct mqsync_user *u = find(users, key, is_address);
 
     return u ? u : add(users, key, is_address);
+}
+
+struct mqsync_user *mqsync_user_enter(struct mqsync_users *users, struct mqsync_slice name, struct mqsync_slice address,
+                                      unsigned max, bool *ret_full)
+{
+    struct mqsync_user *u = mqsync_user_visit(users, name, address);
+
+    *ret_full = u && max && u->connections >= max;
+    if (*ret_full)
+        return NULL;
+    if (u)
+        u->connections++;
+    return u;
+}
+
+/* It stays until it is swept: a new connection does not begin a new count. */
+void mqsync_user_leave(struct mqsync_user *u)
+{
+    if (u)
+        u->connections--;
 }
 
 void mqsync_users_sweep(struct mqsync_users *users, int64_t now_ms)

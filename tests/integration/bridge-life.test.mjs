@@ -268,6 +268,18 @@ test('compressed messages of many clients at once', async (t) => {
     assert.equal((await clients[2].write('insert', 'c', 'r2', {})).type, 'ack');
 });
 
+test('a client that wants a small window gets no compression rather than a wrong one', async (t) => {
+    const { bridge, stop } = await startBoth();
+    t.after(stop);
+    const client = await bridge.client('/ws', { perMessageDeflate: { serverMaxWindowBits: 9, threshold: 0 } });
+    assert.equal(client.socket.extensions, '');
+    await client.subscribe('c');
+    const writer = await bridge.client();
+    const text = Array.from({ length: 3000 }, (_, i) => i).join(' ').repeat(2);
+    await writer.write('insert', 'c', 'r', { text });
+    assert.equal((await client.take('insert')).data.text, text);
+});
+
 test('TLS', async (t) => {
     const { broker, bridge, stop } = await startBoth();
     t.after(stop);
