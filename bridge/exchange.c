@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "http.h"
+#include "server.h"
 #include "session.h"
 
 enum {

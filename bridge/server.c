@@ -602,7 +602,6 @@ static bool create(struct mqsync_server *s)
         .max_http_header_data = HEADER_BYTES,
         .max_http_header_data2 = HEADER_BYTES,
         .timeout_secs = 10,
-        .alpn = "http/1.1",
         .options = LWS_SERVER_OPTION_EXPLICIT_VHOSTS |
                    (s->tls ? LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT | LWS_SERVER_OPTION_CREATE_VHOST_SSL_CTX : 0),
     };
