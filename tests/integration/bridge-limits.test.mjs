@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
+import { createRequire } from 'node:module';
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
@@ -13,6 +14,7 @@ import { unique } from '../lib/client.mjs';
 import { patience } from '../lib/env.mjs';
 import { poll } from '../lib/wait.mjs';
 
+const WebSocket = createRequire(import.meta.url)('ws');
 const secret = 'not very secret';
 const broker = await Broker.start({ config: { trustedUsers: [] } });
 after(() => broker.stop());
@@ -210,6 +212,11 @@ test('X-Forwarded-For: the last address that is not trusted', async (t) => {
     }
     const separate = { 'X-Forwarded-For': ['6.6.6.6', '203.0.113.9'] };
     assert.equal(await seen(trusting, separate), '203.0.113.9', 'two headers');
+
+    const mark = trusting.log.length;
+    const tunnel = new WebSocket(trusting.url('/mqtt'), 'mqtt', { headers: { 'X-Forwarded-For': '203.0.113.9' } });
+    tunnel.on('open', () => tunnel.send('text'));
+    await trusting.waitForLog(/MQS3041: the MQTT tunnel of 203\.0\.113\.9 is closed/, mark);
 
     const wary = await start(t, { limits, bridge: { trustedProxies: ['127.0.0.2', '10.0.0.0/8'] } });
     assert.equal(await seen(wary, { 'X-Forwarded-For': '203.0.113.9' }), '127.0.0.1', 'of a peer that is not trusted');

@@ -90,6 +90,29 @@ test('a port that is taken stops the start', async (t) => {
     assert.match(second.log, /MQS3008: bridge\.listen: cannot listen on 127\.0\.0\.1:\d+: Address already in use/);
 });
 
+test('a name server that does not answer holds up nobody', async (t) => {
+    const env = { LD_PRELOAD: path.join(build, 'tests/slowresolver.so'), ASAN_OPTIONS: `${process.env.ASAN_OPTIONS ?? ''}:verify_asan_link_order=0` };
+    const bridge = new Bridge(broker, { bridge: { broker: 'mqtt://broker.slow' } }, { env });
+    t.after(() => bridge.kill());
+    await bridge.start({ up: false });
+    const client = await bridge.client();
+    const begin = Date.now();
+    let rounds = 0;
+    for (; !bridge.log.includes('MQS3011'); rounds++) {
+        const at = Date.now();
+        assert.equal((await bridge.get('/healthz')).status, 503);
+        client.send({ type: 'insert', collection: 'c', recordId: 'r', data: {} });
+        assert.equal((await client.take('error')).code, 'SERVER_ERROR');
+        assert.ok(Date.now() - at < 2000 * patience, `${Date.now() - at} ms`);
+    }
+    assert.ok(Date.now() - begin > 1000 && rounds > 10, `${rounds} rounds in ${Date.now() - begin} ms`);
+    // and when it is asked again, nobody waits for the answer to stop
+    await poll(() => bridge.log.match(/slowresolver: looking for broker\.slow/g).length === 2, 'the second question');
+    const at = Date.now();
+    await bridge.stop();
+    assert.ok(Date.now() - at < 3000 * patience, `${Date.now() - at} ms`);
+});
+
 test('SIGHUP says what waits for a restart', async (t) => {
     const bridge = await start(t, {});
     for (const [key, change] of Object.entries({
