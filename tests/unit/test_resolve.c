@@ -30,6 +30,7 @@ struct step {
     bool conflict, send_winner;
     enum mqsync_code code;
     int64_t updated; /* the record's; 0: not looked at */
+    bool others; /* REPEATED: known by its mutationId alone */
 };
 
 #define SENT(ms) .kind = MQSYNC_TIME_EXACT, .sent = (ms)
@@ -132,6 +133,7 @@ static void assert_outcome(struct place *p, const struct step *s, const char *wh
 {
     const struct mqsync_outcome *o = &p->outcome;
     ck_assert_msg(o->kind == s->outcome, "%s: outcome %d, expected %d: %s", where, o->kind, s->outcome, o->error.text);
+    ck_assert_msg(o->same_content == (o->kind == MQSYNC_REPEATED && !s->others), "%s: whose content", where);
     ck_assert_msg(o->version == s->version, "%s: version %llu, expected %llu", where, (unsigned long long)o->version,
                   (unsigned long long)s->version);
     ck_assert_msg(o->kind == MQSYNC_REFUSED || o->was_conflict == s->conflict, "%s: was_conflict", where);
@@ -485,6 +487,9 @@ START_TEST(idempotence)
                     .event = "insert {\"a\":1}", .record = "{\"a\":3}"},
                    {"update", "{\"a\":2}", 90000000, .mutation = "m2", .user = "bob", REPEATED(2),
                     .event = "update {\"a\":2}", .record = "{\"a\":3}"},
+                   {"update", "{\"a\":2}", 90000000, .mutation = "m2", .user = "eve", REPEATED(2), .others = true},
+                   {"update", "{\"a\":9}", 90000000, .mutation = "m2", .user = "bob", REPEATED(2), .others = true},
+                   {"delete", NULL, 90000000, .mutation = "m2", .user = "bob", REPEATED(2), .others = true},
                    {"update", "{\"a\":2}", 90000001, .mutation = "m3", .user = "bob", ACCEPTED(4)}}},
         {.name = "of a delete",
          .steps = {{"insert", "{\"a\":1}", 10, .mutation = "m1", ACCEPTED(1)},
