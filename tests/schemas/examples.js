@@ -145,9 +145,9 @@ const server = {
         ],
     },
     ack: {
-        good: [ack, withMetadata(ack, { conflict: true })],
+        good: [ack, withMetadata(ack, { conflict: true }), withoutMetadata(ack, 'mutationId')],
         bad: [
-            ...['mutationId', 'version', 'seq'].map((name) => withoutMetadata(ack, name)),
+            ...['version', 'seq'].map((name) => withoutMetadata(ack, name)),
             ...badCollection(ack),
             ...badIds.map((change) => ({ ...ack, ...change })),
             { ...ack, data: {} },
