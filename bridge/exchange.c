@@ -12,14 +12,14 @@
 #include "session.h"
 
 enum {
-    PIECE_BYTES = 65536,      /* of an answer, before the others get their turn */
-    WRITE_CHECK_US = 1000,    /* while the peer takes what is written */
-    CHOKED_CHECK_US = 20000,  /* while it does not */
-    STALLED_SECONDS = 30,     /* for a peer to take a piece */
-    BODY_US = 60000000,       /* for a body to come, however slowly */
-    LINGER_SECONDS = 2,       /* for the rest of a body that is not wanted: closed at once, the peer might not see why */
+    PIECE_BYTES = 65536,  /* of an answer, before the others get their turn */
+    CHECK_MIN_US = 1000,  /* whether the peer takes what is written: so often while it does, */
+    CHECK_MAX_US = 64000, /* and more and more seldom while it does not */
+    STALLED_SECONDS = 30, /* for a peer to take a piece */
+    BODY_US = 60000000,   /* for a body to come, however slowly */
+    LINGER_SECONDS = 2,   /* for the rest of a body that is not wanted: closed at once, the peer might not see why */
     LINGER_BYTES = 4 << 20,
-    DISCARD_BYTES = 65536,    /* of an unwanted body are taken so that the connection can be used again */
+    DISCARD_BYTES = 65536, /* of an unwanted body are taken so that the connection can be used again */
     ARGS_BYTES = 12288,
     ARGS_MAX = 96,
     ORIGIN_MAX = 512,
@@ -31,7 +31,7 @@ struct mqsync_exchange {
     enum mqsync_http_method method;
     struct mqsync_rest *rest; /* NULL: own has the answer */
     struct mqsync_http_answer own;
-    char *origin; /* that may read the answer; NULL: none */
+    char *origin;                       /* that may read the answer; NULL: none */
     bool under_sync, preflight, is_old; /* HTTP/1.0, which knows no chunks */
     int64_t begun_us;
     /* the request's body */
@@ -44,6 +44,7 @@ struct mqsync_exchange {
     struct mqsync_buf wire;
     size_t written;
     lws_sorted_usec_list_t check;
+    int64_t check_us;
 };
 
 static struct mqsync_http_answer *answer_of(struct mqsync_exchange *x)
@@ -53,9 +54,9 @@ static struct mqsync_http_answer *answer_of(struct mqsync_exchange *x)
 
 /* --- reading and writing in turns --------------------------------------------------------------------------------- */
 
-/* libwebsockets writes for HTTP only while it also watches for input. But what comes during an answer (the next request)
- * it neither reads nor forgets: it would go round and round until the peer has taken the answer. So it may watch only
- * while the peer takes something. */
+/* libwebsockets writes for HTTP only while it also watches for input. But what comes during an answer (the next
+ * request) it neither reads nor forgets: it would go round and round until the peer has taken the answer. So it may
+ * watch only while the peer takes something. */
 static void on_check(lws_sorted_usec_list_t *sul)
 {
     struct mqsync_exchange *x = lws_container_of(sul, struct mqsync_exchange, check);
@@ -65,7 +66,8 @@ static void on_check(lws_sorted_usec_list_t *sul)
     lws_rx_flow_control(x->wsi, writable);
     if (writable)
         lws_callback_on_writable(x->wsi);
-    lws_sul_schedule(lws_get_context(x->wsi), 0, &x->check, on_check, writable ? WRITE_CHECK_US : CHOKED_CHECK_US);
+    x->check_us = writable ? CHECK_MIN_US : x->check_us * 2 < CHECK_MAX_US ? x->check_us * 2 : CHECK_MAX_US;
+    lws_sul_schedule(lws_get_context(x->wsi), 0, &x->check, on_check, x->check_us);
 }
 
 static void want_write(struct mqsync_exchange *x)
@@ -154,8 +156,7 @@ static void read_framing(struct mqsync_exchange *x)
     }
     x->has_length = length[0];
     if (!header(x->wsi, WSI_TOKEN_HTTP_TRANSFER_ENCODING, encoding, sizeof(encoding)) ||
-        (encoding[0] &&
-         (strcasecmp(encoding, "chunked") != 0 || x->has_length || !takes_body(x->method)))) {
+        (encoding[0] && (strcasecmp(encoding, "chunked") != 0 || x->has_length || !takes_body(x->method)))) {
         fail_head(x, "Transfer-Encoding: expected chunked, without a Content-Length, with POST, PUT or PATCH");
         return;
     }
@@ -214,8 +215,8 @@ static void open_rest(struct mqsync_exchange *x, const struct mqsync_target *tar
 static void route_sync(struct mqsync_exchange *x, const struct mqsync_target *target)
 {
     bool known = x->method != MQSYNC_HTTP_METHODS_N;
-    bool wrong = !target->record_id.n && (x->method == MQSYNC_HTTP_PUT || x->method == MQSYNC_HTTP_PATCH ||
-                                          x->method == MQSYNC_HTTP_DELETE);
+    bool wrong = !target->record_id.n &&
+                 (x->method == MQSYNC_HTTP_PUT || x->method == MQSYNC_HTTP_PATCH || x->method == MQSYNC_HTTP_DELETE);
 
     x->under_sync = true;
     if (!read_origin(x)) {
@@ -302,6 +303,7 @@ int mqsync_exchange_begin(struct mqsync_bridge *b, struct lws *wsi, struct mqsyn
     x->bridge = b;
     x->wsi = wsi;
     x->method = MQSYNC_HTTP_METHODS_N;
+    x->check_us = CHECK_MIN_US;
     x->begun_us = mqsync_monotonic_us();
     b->metrics.http_requests++;
     for (size_t i = 0; i < sizeof(methods) / sizeof(*methods); i++)
@@ -387,9 +389,17 @@ static const char *reason_of(unsigned status)
         unsigned status;
         const char *reason;
     } reasons[] = {
-        {200, "OK"},        {204, "No Content"},         {400, "Bad Request"},       {401, "Unauthorized"},
-        {403, "Forbidden"}, {404, "Not Found"},          {405, "Method Not Allowed"}, {409, "Conflict"},
-        {413, "Content Too Large"}, {429, "Too Many Requests"}, {500, "Internal Server Error"},
+        {200, "OK"},
+        {204, "No Content"},
+        {400, "Bad Request"},
+        {401, "Unauthorized"},
+        {403, "Forbidden"},
+        {404, "Not Found"},
+        {405, "Method Not Allowed"},
+        {409, "Conflict"},
+        {413, "Content Too Large"},
+        {429, "Too Many Requests"},
+        {500, "Internal Server Error"},
         {503, "Service Unavailable"},
     };
 

@@ -264,10 +264,10 @@ static enum mqsync_code read_body(struct mqsync_slice text, struct body *ret, st
     const struct {
         struct mqsync_slice name, *place;
     } fields[] = {
-        {MQSYNC_SLICE("recordId"), &ret->record_id},       {MQSYNC_SLICE("data"), &ret->data},
-        {MQSYNC_SLICE("delta"), &ret->delta},              {MQSYNC_SLICE("timestamp"), &ret->timestamp},
-        {MQSYNC_SLICE("metadata"), &ret->metadata},        {MQSYNC_SLICE("baseVersion"), &ret->base_version},
-        {MQSYNC_SLICE("ifVersion"), &ret->if_version},     {MQSYNC_SLICE("mutationId"), &ret->mutation_id},
+        {MQSYNC_SLICE("recordId"), &ret->record_id},   {MQSYNC_SLICE("data"), &ret->data},
+        {MQSYNC_SLICE("delta"), &ret->delta},          {MQSYNC_SLICE("timestamp"), &ret->timestamp},
+        {MQSYNC_SLICE("metadata"), &ret->metadata},    {MQSYNC_SLICE("baseVersion"), &ret->base_version},
+        {MQSYNC_SLICE("ifVersion"), &ret->if_version}, {MQSYNC_SLICE("mutationId"), &ret->mutation_id},
     };
     struct mqsync_json_info info;
     struct mqsync_json_iter it;
@@ -335,8 +335,9 @@ static enum mqsync_code check_ids(const struct mqsync_target *target, const stru
     struct mqsync_slice id = body->record_id;
 
     if (target->record_id.n && !mqsync_record_id_valid(target->record_id))
-        return mqsync_fail(ret_error, MQSYNC_INVALID_MESSAGE,
-                           "recordId in the path: expected 1 to 128 bytes of UTF-8 without / + # and control characters");
+        return mqsync_fail(
+            ret_error, MQSYNC_INVALID_MESSAGE,
+            "recordId in the path: expected 1 to 128 bytes of UTF-8 without / + # and control characters");
     if (!target->record_id.n || !id.n)
         return MQSYNC_OK;
     if (mqsync_json_typeof(id) == MQSYNC_JSON_STRING &&

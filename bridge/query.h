@@ -56,14 +56,15 @@ bool mqsync_query_matches(const struct mqsync_query *q, struct mqsync_slice data
 /* Appends data with those of its fields that were asked for. */
 void mqsync_query_project(const struct mqsync_query *q, struct mqsync_slice data, struct mqsync_buf *out);
 
-/* Turns a write (POST, PUT, PATCH, DELETE) into the client message that it stands for, in `command`, and decodes that as
- * any client message; *ret points into command, collection or scratch. What INVALID_MESSAGE names is a field of the
+/* Turns a write (POST, PUT, PATCH, DELETE) into the client message that it stands for, in `command`, and decodes that
+ * as any client message; *ret points into command, collection or scratch. What INVALID_MESSAGE names is a field of the
  * body. An empty body is {}. */
 enum mqsync_code mqsync_query_command(enum mqsync_http_method method, const struct mqsync_target *target,
                                       struct mqsync_slice body, struct mqsync_buf *command, struct mqsync_buf *scratch,
                                       struct mqsync_message *ret, struct mqsync_error *ret_error);
 
-/* --- a chunked body ------------------------------------------------------------------------------------------------ */
+/* --- a chunked body ------------------------------------------------------------------------------------------------
+ */
 
 /* Zero-initialise to start. */
 struct mqsync_chunks {
@@ -73,6 +74,7 @@ struct mqsync_chunks {
 };
 enum mqsync_chunks_result { MQSYNC_CHUNKS_MORE, MQSYNC_CHUNKS_END, MQSYNC_CHUNKS_BAD };
 /* Appends what the bytes hold of the body. What comes after the end is left alone. */
-enum mqsync_chunks_result mqsync_chunks_take(struct mqsync_chunks *c, struct mqsync_slice bytes, struct mqsync_buf *out);
+enum mqsync_chunks_result mqsync_chunks_take(struct mqsync_chunks *c, struct mqsync_slice bytes,
+                                             struct mqsync_buf *out);
 
 #endif

@@ -196,8 +196,9 @@ static enum mqsync_code check_target(struct mqsync_rest *r, const struct mqsync_
     if (t->record_id.n == 0 && !needs_id)
         return MQSYNC_OK;
     if (!mqsync_record_id_valid(t->record_id))
-        return mqsync_fail(ret_error, MQSYNC_INVALID_MESSAGE,
-                           "recordId in the path: expected 1 to 128 bytes of UTF-8 without / + # and control characters");
+        return mqsync_fail(
+            ret_error, MQSYNC_INVALID_MESSAGE,
+            "recordId in the path: expected 1 to 128 bytes of UTF-8 without / + # and control characters");
     memcpy(r->record_id, t->record_id.p, t->record_id.n);
     return MQSYNC_OK;
 }
@@ -398,9 +399,8 @@ static void take_error(struct mqsync_rest *r, struct mqsync_slice payload)
     member(payload, MQSYNC_SLICE("code"), MQSYNC_JSON_STRING, &name);
     do
         code++;
-    while (code < MQSYNC_CONFLICT &&
-           !(name.n > 2 && mqsync_slice_equal((struct mqsync_slice){name.p + 1, name.n - 2},
-                                              mqsync_slice_str(mqsync_code_name(code)))));
+    while (code < MQSYNC_CONFLICT && !(name.n > 2 && mqsync_slice_equal((struct mqsync_slice){name.p + 1, name.n - 2},
+                                                                        mqsync_slice_str(mqsync_code_name(code)))));
     if (code == MQSYNC_RECORD_NOT_FOUND && r->method == MQSYNC_HTTP_DELETE) {
         take_gone(r);
         return;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* One request under /sync: who asks, what it becomes (a command, or a reading of records), and its answer. Knows nothing
- * of sockets; rest_read.c has the reading. */
+/* One request under /sync: who asks, what it becomes (a command, or a reading of records), and its answer. Knows
+ * nothing of sockets; rest_read.c has the reading. */
 #ifndef MQSYNC_BRIDGE_REST_H
 #define MQSYNC_BRIDGE_REST_H
 

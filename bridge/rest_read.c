@@ -9,14 +9,14 @@
 #include "server.h"
 
 enum {
-    PUMP_US = 4000,       /* at most, before the sockets get their turn */
-    STEP_US = 2000,       /* of one request */
-    LOOK_AT_CLOCK = 32,   /* records between two looks */
-    READY_MAX = 65536,    /* bytes ready to be written: above that it waits for the peer */
-    ASK_FIRST = 32,       /* entries in the first question to the broker */
-    ASK_MAX = 5000,       /* and in later ones, if they are small */
-    HELD_MAX = 1 << 20,   /* bytes ready: above that further pages of a question are not taken, but asked for again */
-    WAIT_MS = 10000,      /* for a view, or a page from the broker */
+    PUMP_US = 4000,     /* at most, before the sockets get their turn */
+    STEP_US = 2000,     /* of one request */
+    LOOK_AT_CLOCK = 32, /* records between two looks */
+    READY_MAX = 65536,  /* bytes ready to be written: above that it waits for the peer */
+    ASK_FIRST = 32,     /* entries in the first question to the broker */
+    ASK_MAX = 5000,     /* and in later ones, if they are small */
+    HELD_MAX = 1 << 20, /* bytes ready: above that further pages of a question are not taken, but asked for again */
+    WAIT_MS = 10000,    /* for a view, or a page from the broker */
     AGAIN_US = 50000,
 };
 
@@ -355,7 +355,8 @@ static uint64_t count_elements(struct mqsync_slice array)
 }
 
 /* False: the limit was reached within the page. */
-static bool take_entries(struct mqsync_rest *r, const struct mqsync_collection_config *owned, struct mqsync_slice records)
+static bool take_entries(struct mqsync_rest *r, const struct mqsync_collection_config *owned,
+                         struct mqsync_slice records)
 {
     struct mqsync_json_iter it = mqsync_json_elements(records);
     struct mqsync_slice entry;

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The HTTP fallback of the bridge: /sync/{collection}[/{recordId}], beside WebSockets and MQTT; and the page at /.
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import http from 'node:http';
+import https from 'node:https';
 import net from 'node:net';
 import path from 'node:path';
 import { after, test } from 'node:test';
@@ -546,6 +548,27 @@ test('tokens, rules and limits are those of WebSocket', async (t) => {
             assert.equal((await ws.next()).code, 'RATE_LIMIT_EXCEEDED', 'counted together');
         }
     }
+});
+
+test('over TLS', async (t) => {
+    const file = (name) => path.join(broker.directory, name);
+    const made = spawnSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2',
+        '-subj', '/CN=localhost', '-keyout', file('key.pem'), '-out', file('cert.pem')]);
+    assert.equal(made.status, 0, String(made.stderr));
+    const secure = await Bridge.start(broker, { collections, bridge: { tls: { certFile: file('cert.pem'), keyFile: file('key.pem') } } });
+    t.after(() => secure.stop());
+    const c = unique('c');
+    const agent = new https.Agent({ keepAlive: true, ca: fs.readFileSync(file('cert.pem')), checkServerIdentity: () => undefined });
+    t.after(() => agent.destroy());
+    for (let i = 0; i < 10; i++) {
+        const written = await request(secure, 'POST', `/sync/${c}`, { agent, secure: true, body: { recordId: `r${i}`, data: { text: 'x'.repeat(900_000) } } });
+        assert.deepEqual([written.status, written.body.version], [200, 1]);
+    }
+    const all = await Promise.all([1, 2, 3].map(() => request(secure, 'GET', `/sync/${c}`, { agent, secure: true })));
+    assert.deepEqual(all.map((a) => [a.body.records.length, a.text.length > 9_000_000]), [[10, true], [10, true], [10, true]]);
+    const long = await request(secure, 'POST', `/sync/${c}`, { agent, secure: true, text: ' '.repeat(3 << 20) });
+    assert.equal(long.status, 413);
+    await noneOpen({ metric: async () => Number(/http_open (\d+)/.exec((await request(secure, 'GET', '/metrics', { agent, secure: true })).text)[1]) });
 });
 
 test('the bridge stops while an answer is on its way', async (t) => {

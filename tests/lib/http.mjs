@@ -2,15 +2,16 @@
 // Plain HTTP to a Bridge: whole requests by node:http, which changes nothing in a path, and bytes by a socket.
 import assert from 'node:assert/strict';
 import http from 'node:http';
+import https from 'node:https';
 import net from 'node:net';
 import { deadlineMs } from './env.mjs';
 import { checkServerMessage } from './shape.mjs';
 import { withDeadline } from './wait.mjs';
 
 /** {status, headers, text, body}; body is the JSON. A failure under /sync must be an `error` message. */
-export function request(bridge, method, path, { body, headers = {}, agent, text = body === undefined ? undefined : JSON.stringify(body) } = {}) {
+export function request(bridge, method, path, { body, headers = {}, agent, secure, text = body === undefined ? undefined : JSON.stringify(body) } = {}) {
     const answered = new Promise((resolve, reject) => {
-        const r = http.request({ host: '127.0.0.1', port: bridge.port, method, path, agent, headers: {
+        const r = (secure ? https : http).request({ host: '127.0.0.1', port: bridge.port, method, path, agent, headers: {
             ...(text === undefined ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) }), ...headers } });
         r.on('response', (response) => {
             const chunks = [];
