@@ -395,6 +395,9 @@ static int on_client(struct lws *wsi, enum lws_callback_reasons reason, void *us
             socket->exchange = NULL;
         }
         return 0;
+    case LWS_CALLBACK_RAW_ADOPT: /* what CONNECT makes of a connection, with no time-out */
+    case LWS_CALLBACK_RAW_RX:
+        return -1;
     case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE:
         return on_upgrade(server_of(wsi), wsi, in);
     case LWS_CALLBACK_FILTER_PROTOCOL_CONNECTION:

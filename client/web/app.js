@@ -103,15 +103,21 @@ function takeSync({ data, metadata }) {
 const wanted = new Map(); // mutationId -> what to do once it is acknowledged
 let mutations = 0;
 
+/** crypto.randomUUID() is there for https and localhost only. */
+function newId() {
+    return crypto.randomUUID?.() ?? `${Date.now().toString(36)}-${Math.random().toString(36).slice(2)}`;
+}
+
 function write(type, recordId, data) {
     if (socket?.readyState !== WebSocket.OPEN) {
         complain('Not connected: nothing was changed.');
         show(recordId);
         return;
     }
-    const mutationId = `web-${Date.now().toString(36)}-${Math.random().toString(36).slice(2)}-${++mutations}`;
+    const mutationId = `web-${newId()}-${++mutations}`;
+    const timestamp = new Date().toISOString();
     wanted.set(mutationId, { type, recordId, data });
-    socket.send(JSON.stringify({ type, collection, recordId, data, timestamp: new Date().toISOString(), metadata: { mutationId } }));
+    socket.send(JSON.stringify({ type, collection, recordId, data, timestamp, metadata: { mutationId } }));
 }
 
 function takeAck({ recordId, metadata }) {
@@ -188,7 +194,8 @@ function take(message) {
 
 function subscribe() {
     page = undefined;
-    socket.send(JSON.stringify({ type: 'subscribe', collection, metadata: since && { since: since.seq, epoch: since.epoch } }));
+    const metadata = since && { since: since.seq, epoch: since.epoch };
+    socket.send(JSON.stringify({ type: 'subscribe', collection, metadata }));
 }
 
 function connect() {
@@ -224,7 +231,7 @@ $('new').addEventListener('submit', (event) => {
     event.preventDefault();
     const text = $('text').value.trim();
     if (text) {
-        write('insert', crypto.randomUUID?.() ?? `${Date.now()}-${Math.random().toString(36).slice(2)}`, { text, done: false });
+        write('insert', newId(), { text, done: false });
         $('text').value = '';
     }
 });

@@ -385,6 +385,8 @@ test('rubbish, and clients that leave', async () => {
             socket.resume();
         });
     }
+    assert.equal(await raw(bridge, `CONNECT /sync/${c} HTTP/1.1\r\nHost: x\r\n\r\n`), '');
+    assert.match(await raw(bridge, 'TRACE / HTTP/1.1\r\nHost: x\r\n\r\n'), /^HTTP\/1.\d 403 /);
     const device = await broker.client();
     await Promise.all(Array.from({ length: 2000 }, (_, i) => device.short(c, `r${i}`, 'insert', { text: 'x'.repeat(1000) })));
     for (let i = 0; i < 50; i++) { // in the middle of a body, of a write, of an answer
