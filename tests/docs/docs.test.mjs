@@ -64,7 +64,7 @@ test('every example marked as such is one', () => {
         const count = (read(file).match(/^<!-- [a-z.]+ -->$/gm) ?? []).length;
         assert.equal(findExamples(read(file)).length, count, `${file}: a mark without a block after it`);
     }
-    for (const [file, least] of [['README.md', 8], ['docs/protocol.md', 20]]) {
+    for (const [file, least] of [['README.md', 8], ['docs/protocol.md', 20], ['docs/conversations.md', 20]]) {
         assert.ok(findExamples(read(file)).length >= least, `${file} has lost its examples`);
     }
 });
@@ -136,6 +136,20 @@ test('docs/protocol.md has every error code, and no others', () => {
     const used = found(read('lib/error.c'), /return "([A-Z_]+)"/g).filter((name) => name !== 'OK');
     const listed = found(section('docs/protocol.md', 'Errors'), /^\| `([A-Z_]+)` \|/gm);
     assert.deepEqual(listed, used);
+});
+
+test('docs/conversations.md has every message of either side, and every error code', () => {
+    const played = findExamples(read('docs/conversations.md')).filter(({ kind }) => kind === 'conversation')
+        .map(({ text }) => text).join('\n');
+    const { operations } = JSON.parse(read('schemas/operations.json'));
+    const { $defs } = JSON.parse(read('schemas/server-messages.schema.json'));
+    const answers = Object.values($defs).map(({ properties }) => properties?.type?.const).filter(Boolean).sort();
+    const codes = found(read('lib/error.c'), /return "([A-Z_]+)"/g).filter((name) => name !== 'OK');
+    assert.deepEqual(found(played, /^\S+ -> \{"type":"([a-z]+)"/gm), operations.map(({ type }) => type).sort());
+    assert.deepEqual(found(played, /^\S+ <- \{"type":"([a-z]+)"/gm), answers);
+    assert.deepEqual(found(played, /"code":"([A-Z_]+)"/g), codes);
+    assert.match(played, /^\S+ <- .*"conflict":true/m);
+    assert.match(played, /^\S+ connects to \/ws\/\w+,/m);
 });
 
 test('docs/protocol.md has every strategy, and no others', () => {

@@ -3,21 +3,27 @@
 // The kinds:
 //
 //   mosquitto.conf   the broker's configuration; paths and port are replaced. Starts a new broker
-//   mqsync.json      the plugin's configuration. Starts a new broker with it, and the last mosquitto.conf
+//   mqsync.json      the plugin's and the bridge's configuration. Starts a new broker with it, and the last mosquitto.conf
 //   acl.file         the broker must start with it as acl_file
+//   file             its first line is a comment with its name: it is there for the commands after it
 //   log              what the broker has logged, line by line
-//   console          `$ command` lines, each followed by what it prints
+//   bridge           what the bridge has logged, line by line. Starts a bridge beside the broker if none is there
+//   console          `$ command` lines, each followed by what it prints. NAME=$(...) is remembered, and
+//                    systemctl start, stop, restart and reload mean the broker and the bridge of the document
 //   watch            one `$ command` that goes on running; `prints` blocks after it show what it has printed since
 //   merge            a conflict: stored, the write, and what becomes of it; the heading above names the collection
 //   exchange         clients by name, what they publish (->) and all they receive (<-): see exchange()
+//   conversation     the same over WebSockets: see conversation.mjs
 //
-// Each is run again and gives a text, which has to be the block's own but for times of today and epochs.
-import { spawn } from 'node:child_process';
+// Each is run again and gives a text, which has to be the block's own but for times of today, epochs and process numbers.
+import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
-import { Broker } from '../lib/broker.mjs';
+import { Bridge } from '../lib/bridge.mjs';
+import { Broker, freePort, temporaryDirectory } from '../lib/broker.mjs';
 import { ctl, plugin, repository } from '../lib/env.mjs';
 import { poll } from '../lib/wait.mjs';
+import { Conversation } from './conversation.mjs';
 
 const TIME = /\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z/g;
 const EPOCH = /\b[0-9a-f]{32}\b/g;
@@ -56,6 +62,21 @@ export class Runner {
     constructor() {
         this.clients = new Map();
         this.sent = new Set();
+        this.conversation = new Conversation(this);
+        // what the document keeps in /etc and what its commands leave behind
+        this.home = temporaryDirectory();
+        this.work = path.join(this.home, 'work');
+        for (const directory of ['work', 'config', 'etc/mqsync', 'etc/mosquitto']) {
+            fs.mkdirSync(path.join(this.home, directory), { recursive: true });
+        }
+        fs.symlinkSync(path.join(repository, 'tests/node_modules'), path.join(this.work, 'node_modules'));
+        const PATH = `${path.dirname(ctl)}:/usr/sbin:${process.env.PATH}`;
+        this.env = { ...process.env, XDG_CONFIG_HOME: path.join(this.home, 'config'), LC_ALL: 'C.UTF-8', PATH };
+        this.places = this.#etc();
+    }
+
+    #etc() {
+        return ['mqsync', 'mosquitto'].map((name) => [`/etc/${name}`, path.join(this.home, 'etc', name)]);
     }
 
     // --- the broker --------------------------------------------------------------------------------------------
@@ -63,41 +84,94 @@ export class Runner {
     /** Starts a broker with mosquitto.conf and mqsync.json as shown, either may be missing. */
     async startBroker({ conf, json }) {
         await this.stop();
-        const options = { config: json ?? '{}', conf: ['log_type subscribe'] };
+        const options = { conf: ['log_type subscribe'] };
         if (conf) {
-            options.write = (broker) => this.#localConfiguration(conf, broker);
+            options.write = () => ['log_type subscribe', ...this.#move(conf).trim().split('\n')];
+            options.ask = conf.includes('allow_anonymous true');
+            options.login = this.#login(conf);
         }
-        this.broker = await Broker.start(options);
-        const home = path.join(this.broker.directory, 'config');
-        fs.mkdirSync(home);
-        for (const name of ['mosquitto_pub', 'mosquitto_sub', 'mosquitto_rr']) {
-            fs.writeFileSync(path.join(home, name), `-h 127.0.0.1\n-p ${this.broker.port}\n`);
-        }
-        const PATH = `${path.dirname(ctl)}:${process.env.PATH}`;
-        this.env = { ...process.env, XDG_CONFIG_HOME: home, LC_ALL: 'C.UTF-8', PATH };
-        this.places ??= this.#databases(this.broker);
+        this.broker = new Broker(options);
+        this.broker.ports = [await freePort()];
+        this.httpPort = await freePort();
+        fs.mkdirSync(this.broker.database, { recursive: true });
+        this.places = [
+            ['/usr/lib/x86_64-linux-gnu/mosquitto_mqsync.so', plugin],
+            ['/etc/mqsync/mqsync.json', this.broker.configFile],
+            ...this.#etc(),
+            ['/var/lib/mqsync', this.broker.database],
+            ['/var/backups/mqsync', path.join(this.broker.directory, 'backup')],
+            ['listener 1883', `listener ${this.broker.port}`],
+            ['127.0.0.1:1883', `127.0.0.1:${this.broker.port}`],
+            ['127.0.0.1:8080', `127.0.0.1:${this.httpPort}`],
+        ];
+        options.config = this.#configuration(json ?? '{}');
+        await this.broker.start();
         this.places.push(['process 1234', `process ${this.broker.pid}`]);
+        for (const name of ['mosquitto_pub', 'mosquitto_sub', 'mosquitto_rr']) {
+            fs.writeFileSync(path.join(this.home, 'config', name), `-h 127.0.0.1\n-p ${this.broker.port}\n`);
+        }
     }
 
-    #databases(broker) {
-        return [['/var/lib/mqsync', broker.database], ['/var/backups/mqsync', path.join(broker.directory, 'backup')]];
+    /** mqsync.json for this machine, with the bridge's addresses also where the document leaves them out. */
+    #configuration(json) {
+        const config = JSON.parse(this.#move(json));
+        const { listen = `127.0.0.1:${this.httpPort}`, broker = `mqtt://127.0.0.1:${this.broker.port}` } = config.bridge ?? {};
+        const { database = this.broker.database } = config;
+        return { ...config, database, bridge: { ...config.bridge, listen, broker } };
+    }
+
+    /** A user of the runner's own, where the broker asks for a password. */
+    #login(conf) {
+        const file = /^password_file (.*)$/m.exec(conf)?.[1];
+        if (!file) {
+            return undefined;
+        }
+        spawnSync('mosquitto_passwd', ['-b', this.#move(file), 'doc-test', 'secret']);
+        return { username: 'doc-test', password: 'secret' };
+    }
+
+    async startBridge(options) {
+        this.bridge = new Bridge(this.broker);
+        this.bridge.file = this.broker.configFile;
+        await this.bridge.start(options);
+    }
+
+    /** What `systemctl` would do to them; done when it is done. */
+    async #systemctl(verb, unit) {
+        const { broker, bridge } = this;
+        const mark = bridge?.log.length;
+        if (unit === 'mqsync-bridge') {
+            if (verb === 'stop' || verb === 'restart') {
+                await bridge.terminate();
+            }
+            if (verb === 'start' || verb === 'restart') {
+                await (bridge ? bridge.start() : this.startBridge());
+            } else if (verb === 'reload') {
+                bridge.process.kill('SIGHUP');
+                await bridge.waitForLog(/MQS300[34]/, mark);
+            }
+            return;
+        }
+        if (verb === 'reload') {
+            const from = broker.log.length;
+            broker.reload();
+            await broker.waitForLog(/MQS10(07|09)/, from);
+            return;
+        }
+        if (verb === 'stop' || verb === 'restart') {
+            await broker.terminate();
+            await (bridge?.exit ? undefined : bridge?.waitForLog(/MQS3011/, mark));
+        }
+        if (verb === 'start' || verb === 'restart') {
+            await broker.start();
+            await (bridge?.exit ? undefined : bridge?.waitForLog(/MQS3010/, mark));
+        }
     }
 
     /** A text with places of this machine instead of the document's, or the other way round. */
     #move(text, toShown) {
         return this.places.reduce((moved, [shown, here]) =>
             (toShown ? moved.replaceAll(here, shown) : moved.replaceAll(shown, here)), text);
-    }
-
-    #localConfiguration(conf, broker) {
-        fs.mkdirSync(broker.database, { recursive: true });
-        this.places = [
-            ['/usr/lib/x86_64-linux-gnu/mosquitto_mqsync.so', plugin],
-            ['/etc/mqsync/mqsync.json', broker.configFile],
-            ...this.#databases(broker),
-            ['listener 1883', `listener ${broker.port}`],
-        ];
-        return ['log_type subscribe', ...this.#move(conf).trim().split('\n')];
     }
 
     async tryAclFile(text) {
@@ -110,6 +184,11 @@ export class Runner {
     async stop() {
         this.watcher?.process.kill('SIGTERM');
         this.watcher = undefined;
+        this.conversation.reset();
+        if (this.bridge) {
+            await (this.bridge.exit ? this.bridge.kill() : this.bridge.stop());
+            this.bridge = undefined;
+        }
         if (this.broker) {
             for (const client of this.clients.values()) {
                 await client.close();
@@ -117,20 +196,46 @@ export class Runner {
             this.clients.clear();
             await this.broker.stop();
             this.broker = undefined;
-            this.places = undefined;
+            this.places = this.#etc();
         }
+    }
+
+    async end() {
+        await this.stop();
+        fs.rmSync(this.home, { recursive: true, force: true });
     }
 
     /** The lines of the broker's log that the document shows, as they are here; a line that is not there is missing. */
     log(text) {
-        const log = this.#move(this.broker.log.replace(/^\d+: /gm, ''), true);
-        const lines = log.split('\n');
-        return text.trimEnd().split('\n').map((line) => lines.find((l) => alike(l, line, this.sent) === line) ??
-            `(not logged; the log is)\n${log}`).join('\n') + '\n';
+        return this.#lines(text, this.broker.log.replace(/^\d+: /gm, ''));
+    }
+
+    async bridgeLog(text) {
+        if (!this.bridge) {
+            await this.startBridge({ up: text.includes('MQS3010') });
+        }
+        const all = (log) => text.trimEnd().split('\n').every((line) => this.#find(line, log));
+        await this.bridge.waiters.until(() => all(this.bridge.log), () => text).catch(() => {}); // the comparison says what is missing
+        return this.#lines(text, this.bridge.log);
+    }
+
+    #find(line, log) {
+        return this.#move(log, true).split('\n').find((l) => alike(l, line, this.sent) === line);
+    }
+
+    #lines(text, log) {
+        return text.trimEnd().split('\n').map((line) => this.#find(line, log) ??
+            `(not logged; the log is)\n${this.#move(log, true)}`).join('\n') + '\n';
+    }
+
+    file(text) {
+        const [, name] = /^\S+ (\S+)$/m.exec(text);
+        fs.writeFileSync(path.join(this.work, path.basename(name)), text);
+        return text;
     }
 
     /** A time that was sent is to come out as it is. */
-    #noteTimes(text) {
+    noteTimes(text) {
         for (const [time] of text.matchAll(TIME)) {
             this.sent.add(time);
         }
@@ -139,7 +244,7 @@ export class Runner {
     // --- commands ----------------------------------------------------------------------------------------------
 
     #spawn(command) {
-        return spawn('bash', ['-c', command], { env: this.env, cwd: repository, stdio: ['ignore', 'pipe', 'pipe'] });
+        return spawn('bash', ['-c', command], { env: this.env, cwd: this.work, stdio: ['ignore', 'pipe', 'pipe'] });
     }
 
     async #output(command) {
@@ -157,10 +262,24 @@ export class Runner {
         let result = '';
         // A command may go on in the next line after a backslash.
         for (const [, command] of text.matchAll(/^\$ ((?:.*\\\n)*.*)$/gm)) {
-            this.#noteTimes(command);
-            result += `$ ${command}\n${await this.#output(command)}`;
+            this.noteTimes(command);
+            result += `$ ${command}\n${await this.#command(command)}`;
         }
         return result;
+    }
+
+    async #command(command) {
+        const [, verb, unit] = /^systemctl (start|stop|restart|reload) (mosquitto|mqsync-bridge)$/.exec(command) ?? [];
+        const [, name, value] = /^([A-Z_]+)=(\$\(.*\))$/.exec(command) ?? [];
+        if (verb) {
+            await this.#systemctl(verb, unit);
+            return '';
+        }
+        if (name) {
+            this.env[name] = (await this.#output(`printf %s "${value}"`)).trimEnd();
+            return '';
+        }
+        return this.#output(command);
     }
 
     async watch(text) {
@@ -275,7 +394,7 @@ export class Runner {
                 userProperties[key] = value;
             }
         }
-        this.#noteTimes(`${payload} ${details ?? ''}`);
+        this.noteTimes(`${payload} ${details ?? ''}`);
         if (Object.keys(userProperties).length) {
             properties.userProperties = userProperties;
         }
@@ -315,7 +434,11 @@ export async function* runExamples(examples) {
                 await runner.startBroker({ conf, json: text });
             } else if (example.kind === 'acl.file') {
                 await runner.tryAclFile(text);
-            } else if (['log', 'console', 'watch', 'prints', 'merge', 'exchange'].includes(example.kind)) {
+            } else if (example.kind === 'bridge') {
+                text = await runner.bridgeLog(text);
+            } else if (example.kind === 'conversation') {
+                text = await runner.conversation.run(text);
+            } else if (['log', 'file', 'console', 'watch', 'prints', 'merge', 'exchange'].includes(example.kind)) {
                 text = await runner[example.kind](text, example.heading);
             } else {
                 throw new Error(`line ${example.line}: there are no examples of the kind "${example.kind}"`);
@@ -323,6 +446,6 @@ export async function* runExamples(examples) {
             yield { example, text: alike(text, example.text, runner.sent) };
         }
     } finally {
-        await runner.stop();
+        await runner.end();
     }
 }
