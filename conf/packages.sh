@@ -9,7 +9,7 @@ MQSYNC_BUILD_PACKAGES=(gcc:gcc libc6-dev cmake:cmake ninja-build:ninja pkg-confi
                        libmosquitto-dev mosquitto-dev libjwt-dev libwebsockets-dev libssl-dev)
 MQSYNC_TEST_PACKAGES=(check clang:clang clang-tidy:clang-tidy libclang-rt-dev cppcheck:cppcheck shellcheck:shellcheck
                       valgrind:valgrind nodejs:node npm:npm dpkg-dev:dpkg-shlibdeps file:file gzip:gzip procps:ps patchelf:patchelf
-                      chromium:chromium curl:curl openssl:openssl util-linux:prlimit)
+                      chromium:chromium curl:curl jq:jq openssl:openssl sqlite3:sqlite3 util-linux:prlimit)
 
 # Keeps the broker's packaged service from taking port 1883 at the moment the package is installed. A policy of the
 # administrator's own stays in charge.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Plays the WebSocket conversations of the documents:
 //
-//   ana connects to /ws?token=$ANA          $ANA is what the document's console has remembered
+//   ana connects to /ws?token=$ANA          or to a whole ws:// URL; $ANA is what the document's console has remembered
 //   ana -> {"type":"subscribe", ...}        what a client sends
 //   ana <- {"type":"subscribed", ...}       all that it receives
 //   ana <- closed: 1008 AUTH_FAILED         by the server; that was ana's last
@@ -87,14 +87,17 @@ export class Conversation {
 
     #connect(name, where) {
         const [, path, origin] = /^(\S+)(?: from a page of (\S+))?$/.exec(where);
-        const socket = new WebSocket(`ws://127.0.0.1:${this.runner.httpPort}${this.#fill(path)}`, { origin });
+        const url = this.runner.here(path.startsWith('/') ? `ws://127.0.0.1:8080${path}` : path);
+        const socket = new WebSocket(this.#fill(url), { origin });
         const client = { socket, lines: [], told: 0 };
         const hear = (line) => {
             client.lines.push(line);
             this.waiters.wake();
         };
         socket.on('message', (data) => {
-            checkServerMessage(data);
+            if (path.startsWith('/')) {
+                checkServerMessage(data);
+            }
             hear(data.toString());
         });
         socket.on('close', (code, reason) => hear(`closed: ${code} ${reason}`.trim()));

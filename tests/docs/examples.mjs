@@ -10,6 +10,8 @@
 //   bridge           what the bridge has logged, line by line. Starts a bridge beside the broker if none is there
 //   console          `$ command` lines, each followed by what it prints. NAME=$(...) is remembered, and
 //                    systemctl start, stop, restart and reload mean the broker and the bridge of the document
+//   start            one `$ command` that goes on running, and what it prints at first
+//   stop             the same command, all it has printed, and ^C
 //   watch            one `$ command` that goes on running; `prints` blocks after it show what it has printed since
 //   merge            a conflict: stored, the write, and what becomes of it; the heading above names the collection
 //   exchange         clients by name, what they publish (->) and all they receive (<-): see exchange()
@@ -26,7 +28,7 @@ import { poll } from '../lib/wait.mjs';
 import { Conversation } from './conversation.mjs';
 
 const TIME = /\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z/g;
-const EPOCH = /\b[0-9a-f]{32}\b/g;
+const EPOCH = /\b[0-9a-f]{32}\b|(?<=mqsync-bridge-)[0-9a-f]{8}\b/g; // and the bridge's name in the broker
 const DAY_MS = 24 * 60 * 60 * 1000;
 
 /** The marked blocks of a document, in order: {kind, text, from, to, line, heading}; from and to are offsets. */
@@ -70,13 +72,19 @@ export class Runner {
             fs.mkdirSync(path.join(this.home, directory), { recursive: true });
         }
         fs.symlinkSync(path.join(repository, 'tests/node_modules'), path.join(this.work, 'node_modules'));
+        fs.symlinkSync(path.join(repository, 'tests'), path.join(this.work, 'tests'));
+        this.started = [];
         const PATH = `${path.dirname(ctl)}:/usr/sbin:${process.env.PATH}`;
         this.env = { ...process.env, XDG_CONFIG_HOME: path.join(this.home, 'config'), LC_ALL: 'C.UTF-8', PATH };
-        this.places = this.#etc();
     }
 
-    #etc() {
-        return ['mqsync', 'mosquitto'].map((name) => [`/etc/${name}`, path.join(this.home, 'etc', name)]);
+    async prepare() {
+        this.always = [
+            ['/etc/mqsync', path.join(this.home, 'etc/mqsync')],
+            ['/etc/mosquitto', path.join(this.home, 'etc/mosquitto')],
+            ['127.0.0.1:3000', `127.0.0.1:${await freePort()}`],
+        ];
+        this.places = this.always;
     }
 
     // --- the broker --------------------------------------------------------------------------------------------
@@ -97,7 +105,7 @@ export class Runner {
         this.places = [
             ['/usr/lib/x86_64-linux-gnu/mosquitto_mqsync.so', plugin],
             ['/etc/mqsync/mqsync.json', this.broker.configFile],
-            ...this.#etc(),
+            ...this.always,
             ['/var/lib/mqsync', this.broker.database],
             ['/var/backups/mqsync', path.join(this.broker.directory, 'backup')],
             ['listener 1883', `listener ${this.broker.port}`],
@@ -174,6 +182,11 @@ export class Runner {
             (toShown ? moved.replaceAll(here, shown) : moved.replaceAll(shown, here)), text);
     }
 
+    /** A text of the document with the places of this machine. */
+    here(text) {
+        return this.#move(text);
+    }
+
     async tryAclFile(text) {
         const broker = new Broker({ conf: ['acl_file DIR/acl'], ask: false });
         fs.writeFileSync(path.join(broker.directory, 'acl'), text);
@@ -196,11 +209,15 @@ export class Runner {
             this.clients.clear();
             await this.broker.stop();
             this.broker = undefined;
-            this.places = this.#etc();
+            this.places = this.always;
         }
     }
 
     async end() {
+        for (const started of this.started.reverse()) {
+            started.process.kill('SIGKILL');
+            await started.ended;
+        }
         await this.stop();
         fs.rmSync(this.home, { recursive: true, force: true });
     }
@@ -230,7 +247,7 @@ export class Runner {
 
     file(text) {
         const [, name] = /^\S+ (\S+)$/m.exec(text);
-        fs.writeFileSync(path.join(this.work, path.basename(name)), text);
+        fs.writeFileSync(path.join(this.work, path.basename(name)), this.#move(text));
         return text;
     }
 
@@ -282,28 +299,54 @@ export class Runner {
         return this.#output(command);
     }
 
+    #start(command) {
+        const child = this.#spawn(`exec ${this.#move(command)}`);
+        const started = { command, process: child, output: '', shown: 0 };
+        started.ended = new Promise((resolve) => { child.once('close', resolve); });
+        for (const stream of [child.stdout, child.stderr]) {
+            stream.setEncoding('utf8').on('data', (data) => { started.output += data; });
+        }
+        return started;
+    }
+
+    /** What it has printed since it was last looked at: at least as many lines as are shown. */
+    async #said(started, shown) {
+        const lines = shown.split('\n').length;
+        const enough = () => started.output.slice(started.shown).split('\n').length >= lines;
+        await poll(enough, 'a command to print').catch(() => {}); // the comparison says what is missing
+        const result = started.output.slice(started.shown);
+        started.shown = started.output.length;
+        return this.#move(result, true);
+    }
+
+    async start(text) {
+        const [, command, shown] = /^\$ (.*\n)([^]*)$/.exec(text);
+        const started = this.#start(command.trim());
+        this.started.push(started);
+        return `$ ${command}${await this.#said(started, shown)}`;
+    }
+
+    async interrupt(text) {
+        const command = /^\$ (.*)$/m.exec(text)[1];
+        const i = this.started.findIndex((started) => started.command === command);
+        const [started] = this.started.splice(i, 1);
+        started.process.kill('SIGINT');
+        await started.ended;
+        return `$ ${command}\n${this.#move(started.output, true)}^C\n`;
+    }
+
     async watch(text) {
         const from = this.broker.log.length;
-        const command = text.replace(/^\$ /, '').trimEnd();
-        const child = this.#spawn(`exec ${command}`);
-        const watcher = { process: child, output: '', shown: 0 };
-        for (const stream of [child.stdout, child.stderr]) {
-            stream.setEncoding('utf8').on('data', (data) => { watcher.output += data; });
+        this.watcher?.process.kill('SIGTERM');
+        this.watcher = this.#start(text.replace(/^\$ /, '').trimEnd());
+        if (/^\$ mosquitto_sub/.test(text)) {
+            await this.broker.waitForLog(/^\d+: \S+ [012] \S+$/m, from);
         }
-        this.watcher = watcher;
-        await this.broker.waitForLog(/^\d+: \S+ [012] \S+$/m, from);
         return text;
     }
 
-    /** What the watching command has printed since it was last looked at: at least as many lines as are shown. */
-    async prints(text) {
-        const { watcher } = this;
-        const lines = text.split('\n').length;
-        const enough = () => watcher.output.slice(watcher.shown).split('\n').length >= lines;
-        await poll(enough, 'the watching command to print').catch(() => {}); // the comparison says what is missing
-        const result = watcher.output.slice(watcher.shown);
-        watcher.shown = watcher.output.length;
-        return result;
+    prints(text) {
+        return this.#said(this.watcher, text);
     }
 
     // --- exchanges ---------------------------------------------------------------------------------------------
@@ -425,6 +468,7 @@ export async function* runExamples(examples) {
     const runner = new Runner();
     let conf;
     try {
+        await runner.prepare();
         for (const example of examples) {
             let { text } = example;
             if (example.kind === 'mosquitto.conf') {
@@ -436,9 +480,11 @@ export async function* runExamples(examples) {
                 await runner.tryAclFile(text);
             } else if (example.kind === 'bridge') {
                 text = await runner.bridgeLog(text);
+            } else if (example.kind === 'stop') {
+                text = await runner.interrupt(text);
             } else if (example.kind === 'conversation') {
                 text = await runner.conversation.run(text);
-            } else if (['log', 'file', 'console', 'watch', 'prints', 'merge', 'exchange'].includes(example.kind)) {
+            } else if (['log', 'file', 'console', 'start', 'watch', 'prints', 'merge', 'exchange'].includes(example.kind)) {
                 text = await runner[example.kind](text, example.heading);
             } else {
                 throw new Error(`line ${example.line}: there are no examples of the kind "${example.kind}"`);
