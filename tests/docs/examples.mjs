@@ -153,7 +153,8 @@ export class Runner {
                 await bridge.terminate();
             }
             if (verb === 'start' || verb === 'restart') {
-                await (bridge ? bridge.start() : this.startBridge());
+                await bridge.start({ up: false });
+                await bridge.waitForLog(/MQS301[0-3]/, mark); // connected, or why not
             } else if (verb === 'reload') {
                 bridge.process.kill('SIGHUP');
                 await bridge.waitForLog(/MQS300[34]/, mark);
