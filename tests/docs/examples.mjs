@@ -340,9 +340,9 @@ export class Runner {
         const from = this.broker.log.length;
         this.watcher?.process.kill('SIGTERM');
         this.watcher = this.#start(text.replace(/^\$ /, '').trimEnd());
-        if (/^\$ mosquitto_sub/.test(text)) {
-            await this.broker.waitForLog(/^\d+: \S+ [012] \S+$/m, from);
-        }
+        // it has subscribed: the broker says so, or it has got something already
+        const subscribed = () => this.watcher.output || /^\d+: \S+ [012] \S+$/m.test(this.broker.log.slice(from));
+        await poll(subscribed, `${text} to subscribe`);
         return text;
     }
 
