@@ -64,7 +64,8 @@ test('every example marked as such is one', () => {
         const count = (read(file).match(/^<!-- [a-z.]+ -->$/gm) ?? []).length;
         assert.equal(findExamples(read(file)).length, count, `${file}: a mark without a block after it`);
     }
-    for (const [file, least] of [['README.md', 8], ['docs/protocol.md', 20], ['docs/conversations.md', 20]]) {
+    for (const [file, least] of [['README.md', 8], ['docs/protocol.md', 20], ['docs/conversations.md', 20],
+        ['docs/security.md', 20], ['docs/migration.md', 20], ['docs/troubleshooting.md', 20]]) {
         assert.ok(findExamples(read(file)).length >= least, `${file} has lost its examples`);
     }
 });
@@ -83,6 +84,16 @@ test('docs/bridge.md lists the log ids of the bridge, and no others', () => {
     const listed = found(section('docs/bridge.md', 'Log lines'), /^\| `(MQS\d{4})`/gm);
     assert.ok(used.length > 10, 'the bridge has log ids');
     assert.deepEqual(listed, used);
+});
+
+test('log ids that other documents name are listed there', () => {
+    const listed = ['docs/operations.md', 'docs/bridge.md'].flatMap((file) =>
+        found(section(file, 'Log lines'), /^\| `(MQS\d{4})`/gm));
+    for (const file of documents) {
+        for (const id of found(read(file), /\bMQS\d{4}\b/g)) {
+            assert.ok(listed.includes(id), `${file}: ${id} is not in the tables of log lines`);
+        }
+    }
 });
 
 test('docs/operations.md lists the counters of the sources, and no others', () => {
