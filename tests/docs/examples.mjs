@@ -173,8 +173,24 @@ export class Runner {
         }
         if (verb === 'start' || verb === 'restart') {
             await broker.start();
-            await (bridge?.exit ? undefined : bridge?.waitForLog(/MQS3010/, mark));
+            if (bridge && !bridge.exit) {
+                await bridge.waitForLog(/MQS3010/, mark);
+                await this.#caughtUp();
+            }
         }
+    }
+
+    /** A bridge that has found its broker again brings all subscriptions up to date; what is asked twice is answered after. */
+    async #caughtUp() {
+        const { auth, collections = { '*': {} } } = JSON.parse(fs.readFileSync(this.broker.configFile, 'utf8'));
+        const [name] = Object.entries(collections).find(([, { read = ['*'] }]) => read.includes('*'));
+        const token = auth ? await this.#output('mqsyncctl --config /etc/mqsync/mqsync.json token --user doc-test') : '';
+        const client = await this.bridge.client(`/ws?token=${token.trim()}`);
+        for (let i = 0; i < 2; i++) {
+            client.send({ type: 'sync', collection: name === '*' ? 'doc-test' : name });
+            await client.pages(name);
+        }
+        await client.close();
     }
 
     /** A text with places of this machine instead of the document's, or the other way round. */
