@@ -3,7 +3,7 @@
 // The kinds:
 //
 //   mosquitto.conf   the broker's configuration; paths and port are replaced. Starts a new broker
-//   mqsync.json      the plugin's and the bridge's configuration. Starts a new broker with it, and the last mosquitto.conf
+//   mqsync.json      configuration of plugin and bridge. Starts a new broker with it, and the last mosquitto.conf
 //   acl.file         the broker must start with it as acl_file
 //   file             its first line is a comment with its name: it is there for the commands after it
 //   log              what the broker has logged, line by line
@@ -17,7 +17,7 @@
 //   exchange         clients by name, what they publish (->) and all they receive (<-): see exchange()
 //   conversation     the same over WebSockets: see conversation.mjs
 //
-// Each is run again and gives a text, which has to be the block's own but for times of today, epochs and process numbers.
+// Each is run again and gives a text, which has to be the block's own but for times of today and epochs.
 import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
@@ -30,6 +30,10 @@ import { Conversation } from './conversation.mjs';
 const TIME = /\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z/g;
 const EPOCH = /\b[0-9a-f]{32}\b|(?<=mqsync-bridge-)[0-9a-f]{8}\b/g; // and the bridge's name in the broker
 const DAY_MS = 24 * 60 * 60 * 1000;
+const KINDS = ['log', 'file', 'console', 'start', 'watch', 'prints', 'merge', 'exchange']; // methods of Runner
+const children = new Set();
+
+process.on('exit', () => children.forEach((child) => child.kill('SIGKILL')));
 
 /** The marked blocks of a document, in order: {kind, text, from, to, line, heading}; from and to are offsets. */
 export function findExamples(document) {
@@ -123,9 +127,8 @@ export class Runner {
     /** mqsync.json for this machine, with the bridge's addresses also where the document leaves them out. */
     #configuration(json) {
         const config = JSON.parse(this.#move(json));
-        const { listen = `127.0.0.1:${this.httpPort}`, broker = `mqtt://127.0.0.1:${this.broker.port}` } = config.bridge ?? {};
-        const { database = this.broker.database } = config;
-        return { ...config, database, bridge: { ...config.bridge, listen, broker } };
+        const addresses = { listen: `127.0.0.1:${this.httpPort}`, broker: `mqtt://127.0.0.1:${this.broker.port}` };
+        return { database: this.broker.database, ...config, bridge: { ...addresses, ...config.bridge } };
     }
 
     /** A user of the runner's own, where the broker asks for a password. */
@@ -180,15 +183,16 @@ export class Runner {
         }
     }
 
-    /** A bridge that has found its broker again brings all subscriptions up to date; what is asked twice is answered after. */
+    /** Back from its broker a bridge brings all subscriptions up to date; the second answer comes after that. */
     async #caughtUp() {
         const { auth, collections = { '*': {} } } = JSON.parse(fs.readFileSync(this.broker.configFile, 'utf8'));
         const [name] = Object.entries(collections).find(([, { read = ['*'] }]) => read.includes('*'));
-        const token = auth ? await this.#output('mqsyncctl --config /etc/mqsync/mqsync.json token --user doc-test') : '';
-        const client = await this.bridge.client(`/ws?token=${token.trim()}`);
+        const collection = name === '*' ? 'doc-test' : name;
+        const command = 'mqsyncctl --config /etc/mqsync/mqsync.json token --user doc-test';
+        const client = await this.bridge.client(`/ws?token=${auth ? (await this.#output(command)).trim() : ''}`);
         for (let i = 0; i < 2; i++) {
-            client.send({ type: 'sync', collection: name === '*' ? 'doc-test' : name });
-            await client.pages(name);
+            client.send({ type: 'sync', collection });
+            await client.pages(collection);
         }
         await client.close();
     }
@@ -249,7 +253,8 @@ export class Runner {
             await this.startBridge({ up: text.includes('MQS3010') });
         }
         const all = (log) => text.trimEnd().split('\n').every((line) => this.#find(line, log));
-        await this.bridge.waiters.until(() => all(this.bridge.log), () => text).catch(() => {}); // the comparison says what is missing
+        // what is missing the comparison says
+        await this.bridge.waiters.until(() => all(this.bridge.log), () => text).catch(() => {});
         return this.#lines(text, this.bridge.log);
     }
 
@@ -318,6 +323,8 @@ export class Runner {
 
     #start(command) {
         const child = this.#spawn(`exec ${this.#move(command)}`);
+        children.add(child);
+        child.once('close', () => children.delete(child));
         const started = { command, process: child, output: '', shown: 0 };
         started.ended = new Promise((resolve) => { child.once('close', resolve); });
         for (const stream of [child.stdout, child.stderr]) {
@@ -501,7 +508,7 @@ export async function* runExamples(examples) {
                 text = await runner.interrupt(text);
             } else if (example.kind === 'conversation') {
                 text = await runner.conversation.run(text);
-            } else if (['log', 'file', 'console', 'start', 'watch', 'prints', 'merge', 'exchange'].includes(example.kind)) {
+            } else if (KINDS.includes(example.kind)) {
                 text = await runner[example.kind](text, example.heading);
             } else {
                 throw new Error(`line ${example.line}: there are no examples of the kind "${example.kind}"`);
