@@ -58,7 +58,8 @@ static void take_epoch(struct mqsync_bridge *b, struct mqsync_slice payload)
     struct mqsync_view *view;
     int64_t wait;
 
-    if (!b->checking_until_ms)
+    /* late ones count too: a busy broker is no reason to do without the database until the next connection */
+    if (b->database.dir || !b->directory)
         return;
     b->database.dir = b->directory;
     view = mqsync_database_view(&b->database, mqsync_monotonic_us(), false, &wait);

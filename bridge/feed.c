@@ -12,6 +12,8 @@ enum {
     PUMP_US = 8000,    /* at most, before the sockets get their turn */
     WALK_US = 2000,    /* for a feed that passes over records it does not show, who then gets his turn too */
     LOOK_AFTER = 1024, /* records passed over, or KiB, before it looks at the clock: under a millisecond */
+    ASK_AGAIN_US = 200000,
+    RACE_MS = 10000, /* somebody else's change may be on its way to a client for so long */
     CLOSE_TRY_AGAIN = 1013,
 };
 
@@ -152,7 +154,9 @@ void mqsync_feed_event(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t 
 {
     bool nothing = frame && frame->n == 0;
 
-    if (own && f->full_updates)
+    /* one that the database has shown before its event came has been sent to its own author, perhaps over a later one
+     * that is on its way: that has to follow */
+    if (own && f->full_updates && seq > f->seq)
         f->own[f->own_n++ % MQSYNC_OWN_MAX] = seq;
     if (!f->live) {
         if (f->asked && !f->held_lost)
@@ -297,6 +301,45 @@ static bool is_own(const struct mqsync_feed *f, uint64_t seq)
     return false;
 }
 
+static bool has_own(const struct mqsync_feed *f, const struct mqsync_record *r)
+{
+    for (unsigned i = r->history_n; i-- > 0;)
+        if (is_own(f, r->history[i].seq))
+            return true;
+    return false;
+}
+
+/* A client's own change is no news to it, unless somebody else has changed the record too, unseen by it or so shortly
+ * before that the client may have put that in the place of its own change, or never knew what it was changing. The
+ * history leaves out what the plugin need not remember: who made a version that is missing, nobody knows. */
+static bool is_known(const struct mqsync_feed *f, const struct mqsync_record *r)
+{
+    const struct mqsync_change *last = &r->history[r->history_n - 1], *c = last;
+
+    if (!is_own(f, r->seq))
+        return false;
+    while (c > r->history && c[-1].version + 1 == c->version && is_own(f, c[-1].seq))
+        c--;
+    if (c->version == 1)
+        return true;
+    if (c > r->history && c[-1].version + 1 == c->version)
+        c--;
+    return c->seq <= f->complete && last->arrived_ms - c->arrived_ms > RACE_MS;
+}
+
+/* A page of one. An app that has changed a record itself takes an `update` of it for a conflict and lets its own clock
+ * decide who wins; a page it takes as it is. */
+static void send_as_page(struct mqsync_feed *f, struct mqsync_slice id, const struct mqsync_record *r)
+{
+    struct mqsync_page page = {0};
+
+    mqsync_page_begin(&page, mqsync_slice_str(f->channel->name));
+    mqsync_page_add(&page, id, r->data, r->version, r->updated_ms, false);
+    mqsync_page_end(&page, mqsync_time_now(), r->seq, mqsync_slice_str(f->epoch), false, false, 1);
+    mqsync_session_send_text(f->session, page.out.failed ? (struct mqsync_slice){0} : mqsync_buf_slice(&page.out));
+    mqsync_page_free(&page);
+}
+
 static void send_event(struct mqsync_bridge *b, struct mqsync_feed *f, const struct mqsync_event *event)
 {
     mqsync_buf_clear(&b->answer);
@@ -390,7 +433,7 @@ static bool walk_page(struct walker *w, struct mqsync_slice id, const struct mqs
         return false;
     if (f->left == 0 || !mqsync_page_add(&w->page, id, r->data, r->version, r->updated_ms, gone))
         return false;
-    f->left--;
+    f->left -= f->left != UINT64_MAX;
     return true;
 }
 
@@ -416,12 +459,14 @@ static bool walk_changes(struct walker *w, struct mqsync_slice id, const struct 
     enum mqsync_sight sight = sight_of(w, r, f->complete);
     bool lost = sight == MQSYNC_SIGHT_GONE && !r->deleted;
 
-    if (sight == MQSYNC_SIGHT_NONE || (is_own(f, r->seq) && !lost))
+    if (sight == MQSYNC_SIGHT_NONE || (is_known(f, r) && !lost))
         return pass(w, r);
     if (!has_room(w))
         return false;
     if (lost)
         send_gone(w->b, f, id, r);
+    else if (f->tombstones && !r->deleted && has_own(f, r))
+        send_as_page(f, id, r);
     else
         send_record(w->b, f, id, r, f->rule && r->formers_n && r->formers[r->formers_n - 1].seq > f->complete);
     w->sent++;
@@ -843,6 +888,8 @@ static bool feed_one(struct mqsync_bridge *b, struct mqsync_feed *f, int64_t now
         if (ask(b, f))
             return true;
         enter_turn(&b->feeds, f);
+        if (mqsync_upstream_is_up(b->upstream) && b->feeds.asked_n < MQSYNC_QUESTIONS_MAX)
+            mqsync_server_pump_in(b->server, ASK_AGAIN_US);
         return false;
     }
     if (result == STEP_FRESH) {
