@@ -12,6 +12,7 @@ enum {
     TOO_LONG_MS = 1000, /* for a message that is too long to end */
     LINGER_MS = 5000,   /* for a queue to get out before its connection is closed */
     SYNCS_MAX = 32,
+    SUBSCRIPTIONS_MAX = 1000,
     PENDING_HIGH = 256, /* commands on their way: above that a connection is not read from */
     PENDING_LOW = 64,
     ANSWERS_MAX = 8 << 20, /* bytes that are no events, beyond sendQueueBytes */
@@ -326,6 +327,7 @@ static void add_feed(struct mqsync_session *s, const struct mqsync_message *m, u
     f->next = s->feeds;
     s->feeds = f;
     s->syncs_n += !f->subscription;
+    s->subscriptions_n += f->subscription;
 }
 
 void mqsync_session_drop_feed(struct mqsync_session *s, struct mqsync_feed *f)
@@ -336,6 +338,7 @@ void mqsync_session_drop_feed(struct mqsync_session *s, struct mqsync_feed *f)
         at = &(*at)->next;
     *at = f->next;
     s->syncs_n -= !f->subscription;
+    s->subscriptions_n -= f->subscription;
     mqsync_feed_close(s->bridge, f);
 }
 
@@ -374,6 +377,11 @@ static void subscribe(struct mqsync_session *s, const struct mqsync_message *m, 
     }
     if (have)
         mqsync_session_drop_feed(s, have);
+    if (s->subscriptions_n >= SUBSCRIPTIONS_MAX) {
+        mqsync_fail(&e, MQSYNC_RATE_LIMIT_EXCEEDED, "a connection has at most %d subscriptions", SUBSCRIPTIONS_MAX);
+        send_error_about(s, &e, m);
+        return;
+    }
     add_feed(s, m, rule, by_path);
 }
 

@@ -18,7 +18,7 @@ struct mqsync_session {
     struct mqsync_claims claims;
     struct mqsync_user *user; /* NULL until authenticated */
     struct mqsync_feed *feeds;
-    unsigned syncs_n;
+    unsigned syncs_n, subscriptions_n;
     struct mqsync_queue queue;
     bool starving; /* feeds wait for the queue to have room */
     bool paused;
