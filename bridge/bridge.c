@@ -83,6 +83,7 @@ static void up(void *context)
 {
     struct mqsync_bridge *b = context;
 
+    b->acknowledged_us = mqsync_monotonic_us();
     for (struct mqsync_session *s = b->sessions; s; s = s->next)
         mqsync_session_reconsider(s);
     mqsync_database_reopen(&b->database);
@@ -186,6 +187,7 @@ static void acknowledged(void *context, uint16_t mid, bool refused)
     struct mqsync_bridge *b = context;
     struct mqsync_pending_command *c = mqsync_pending_by_mid(&b->pending, mid);
 
+    b->acknowledged_us = mqsync_monotonic_us();
     if (!c || c->refused)
         return;
     release(b, c);
@@ -250,6 +252,7 @@ void mqsync_bridge_tick(struct mqsync_bridge *b)
         b->check_due_ms = now_ms + CHECK_EVERY_MS;
         mqsync_channels_check(b);
         mqsync_users_sweep(&b->users, mqsync_time_now());
+        mqsync_feeds_check(b, now_us);
     }
 }
 

@@ -13,6 +13,7 @@ enum {
     WALK_US = 2000,    /* for a feed that passes over records it does not show, who then gets his turn too */
     LOOK_AFTER = 1024, /* records passed over, or KiB, before it looks at the clock: under a millisecond */
     ASK_AGAIN_US = 200000,
+    ANSWER_US = 20000000, /* a question whose answer, or next page, takes longer is asked anew */
     RACE_MS = 10000, /* somebody else's change may be on its way to a client for so long */
     CLOSE_TRY_AGAIN = 1013,
 };
@@ -689,6 +690,7 @@ static bool ask(struct mqsync_bridge *b, struct mqsync_feed *f)
     if (b->answer.failed || mqsync_upstream_command(b->upstream, &c, &mid) != MQSYNC_OK)
         return false;
     f->asked = true;
+    f->asked_us = mqsync_monotonic_us();
     f->question = correlation[2];
     f->held_lost = false;
     b->feeds.asked_n++;
@@ -824,10 +826,21 @@ static void take_subscribed(struct mqsync_bridge *b, struct mqsync_feed *f, stru
     release_held(b, f);
 }
 
+void mqsync_feeds_check(struct mqsync_bridge *b, int64_t now_us)
+{
+    for (struct mqsync_session *s = b->feeds.asked_n ? b->sessions : NULL; s; s = s->next)
+        for (struct mqsync_feed *f = s->feeds; f; f = f->next)
+            if (f->asked && now_us - f->asked_us > ANSWER_US) {
+                mqsync_feed_forget_question(b, f);
+                mqsync_feed_hunger(b, f);
+            }
+}
+
 void mqsync_feed_answer(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_slice payload)
 {
     struct mqsync_slice type, metadata, epoch;
 
+    f->asked_us = mqsync_monotonic_us();
     if (mqsync_json_check(payload, NULL, NULL) != MQSYNC_OK ||
         !member(payload, MQSYNC_SLICE("type"), MQSYNC_JSON_STRING, &type))
         return;

@@ -55,6 +55,7 @@ struct mqsync_feed {
     /* when asking the broker */
     bool asked;
     uint64_t question;
+    int64_t asked_us; /* or when its last page came */
     struct mqsync_queue held; /* events since the question; an empty one stands for the client's own */
     bool held_lost;
     /* own changes that need not be told, with full_updates */
@@ -91,6 +92,9 @@ void mqsync_feed_unsent(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t
 void mqsync_feed_answer(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_slice payload);
 /* The broker is gone: what was asked will not be answered. */
 void mqsync_feed_forget_question(struct mqsync_bridge *b, struct mqsync_feed *f);
+
+/* Asks again what was never answered: refused by the broker's rules, or dropped by it. Now and then. */
+void mqsync_feeds_check(struct mqsync_bridge *b, int64_t now_us);
 
 /* Feeds the hungry for some milliseconds. */
 void mqsync_feeds_pump(struct mqsync_bridge *b);

@@ -25,6 +25,12 @@ struct mqsync_pending {
     uint64_t secret, counter;
 };
 
+/* Nothing waits for the broker. */
+static inline bool mqsync_pending_idle(const struct mqsync_pending *p)
+{
+    return p->free_n + p->refused_n == MQSYNC_PENDING_MAX;
+}
+
 bool mqsync_pending_open(struct mqsync_pending *p);
 void mqsync_pending_close(struct mqsync_pending *p);
 

@@ -10,6 +10,7 @@
 enum {
     UNAUTHENTICATED_MS = 10000,
     TOO_LONG_MS = 1000, /* for a message that is too long to end */
+    STALLED_US = 5000000, /* without an acknowledgement while some are due: the broker hangs */
     LINGER_MS = 5000,   /* for a queue to get out before its connection is closed */
     SYNCS_MAX = 32,
     SUBSCRIPTIONS_MAX = 1000,
@@ -420,11 +421,16 @@ static enum mqsync_code forward(struct mqsync_session *s, const struct mqsync_me
     struct mqsync_bridge *b = s->bridge;
     struct mqsync_pending_command *c;
     uint64_t correlation[3] = {s->handle, 0, 0};
+    int64_t now = mqsync_monotonic_us();
     uint16_t mid;
 
     if (!mqsync_upstream_is_up(b->upstream))
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "the broker is not there; nothing was changed");
-    c = mqsync_pending_add(&b->pending, s->handle, mqsync_monotonic_us());
+    if (mqsync_pending_idle(&b->pending))
+        b->acknowledged_us = now;
+    else if (now - b->acknowledged_us > STALLED_US)
+        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "the broker does not answer; nothing was changed");
+    c = mqsync_pending_add(&b->pending, s->handle, now);
     if (!c)
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "too many changes are on their way; nothing was changed");
     correlation[1] = c->mark;

@@ -445,6 +445,25 @@ static bool add_properties(const struct mqsync_upstream *u, const struct mqsync_
     return !mosquitto_property_add_string_pair(list, MQTT_PROP_USER_PROPERTY, MARK_PROPERTY, mark);
 }
 
+/* Whether libmosquitto has taken a message. It refuses before it queues; whatever goes wrong after that is the
+ * connection's fault, which the next call finds lost, and the message is sent with the next connection. */
+static bool is_taken(int rc)
+{
+    switch (rc) {
+    case MOSQ_ERR_INVAL:
+    case MOSQ_ERR_NOMEM:
+    case MOSQ_ERR_PROTOCOL:
+    case MOSQ_ERR_PAYLOAD_SIZE:
+    case MOSQ_ERR_MALFORMED_UTF8:
+    case MOSQ_ERR_OVERSIZE_PACKET:
+    case MOSQ_ERR_QOS_NOT_SUPPORTED:
+    case MOSQ_ERR_DUPLICATE_PROPERTY:
+        return false;
+    default:
+        return true;
+    }
+}
+
 enum mqsync_code mqsync_upstream_command(struct mqsync_upstream *u, const struct mqsync_upstream_command *c,
                                          uint16_t *ret_mid)
 {
@@ -462,7 +481,5 @@ enum mqsync_code mqsync_upstream_command(struct mqsync_upstream *u, const struct
     mosquitto_property_free_all(&properties);
     watch(u);
     *ret_mid = (uint16_t)mid;
-    /* a connection that is lost while it sends is found lost by the next call; the command is kept until then */
-    return rc == MOSQ_ERR_SUCCESS || rc == MOSQ_ERR_NO_CONN || rc == MOSQ_ERR_CONN_LOST ? MQSYNC_OK
-                                                                                        : MQSYNC_SERVER_ERROR;
+    return is_taken(rc) ? MQSYNC_OK : MQSYNC_SERVER_ERROR;
 }

@@ -983,7 +983,7 @@ static void come_to_rest(void)
             if (w.sockets[i].session)
                 write_to(&w.sockets[i], UINT32_MAX);
         pump();
-        w.now_us += 300000;
+        w.now_us += 1000000;
         mqsync_bridge_tick(&w.bridge);
         check_books();
     }
