@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "bridge.h"
+#include "exchange.h"
 #include "server.h"
 #include "session.h"
 
@@ -506,6 +507,16 @@ bool mqsync_view_collection(struct mqsync_view *v, struct mqsync_slice name, str
     return true;
 }
 
+enum mqsync_code mqsync_view_get(struct mqsync_view *v, struct mqsync_slice collection, struct mqsync_slice id,
+                                 struct mqsync_record *ret, struct mqsync_error *ret_error)
+{
+    (void)v;
+    (void)collection;
+    (void)id;
+    (void)ret;
+    return mqsync_fail(ret_error, MQSYNC_RECORD_NOT_FOUND, "asked for by HTTP alone");
+}
+
 enum mqsync_code mqsync_walk_changes(struct mqsync_view *v, struct mqsync_slice collection, uint64_t since,
                                      struct mqsync_walk **ret, struct mqsync_error *ret_error)
 {
@@ -616,6 +627,11 @@ void mqsync_socket_pause(struct mqsync_socket *s, bool pause)
 void mqsync_socket_kill(struct mqsync_socket *s)
 {
     s->killed = true;
+}
+
+void mqsync_exchange_wake(struct mqsync_exchange *x)
+{
+    (void)x; /* nobody comes by HTTP here: fuzz_http is for them */
 }
 
 int64_t mqsync_socket_silent_ms(struct mqsync_socket *s)

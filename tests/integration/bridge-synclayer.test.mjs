@@ -228,6 +228,45 @@ test('the token goes into the URL as it is; without one nothing is shown', async
     }
 });
 
+test('each change comes again by HTTP: one version, and what the connection lost is made up for', async () => {
+    const collection = unique('c');
+    const baseUrl = `http://127.0.0.1:${bridge.port}`;
+    const [a, b] = [await startApp([collection], { baseUrl, zoneMinutes: 120, reconnectMs: 2000 }), await startApp([collection], { baseUrl, zoneMinutes: -300 })];
+    const replicas = [shown(a, collection), shown(b, collection)];
+    const version = async (id) => {
+        const answer = await bridge.get(`/sync/${collection}/${id}`);
+        return JSON.parse(answer.text).records?.[0].version ?? answer.text;
+    };
+    a.save(collection, 'r', { a: 1, b: 1 });
+    await equal(collection, replicas);
+    await a.syncNow();
+    assert.equal(await version('r'), 1);
+    b.update(collection, 'r', { b: 2 });
+    await equal(collection, replicas);
+    a.update(collection, 'r', { a: 2 });
+    await equal(collection, replicas);
+    // b's copy comes after a's change: it undoes nothing and counts as nothing
+    await b.syncNow();
+    await a.syncNow();
+    await equal(collection, replicas);
+    assert.equal(await version('r'), 3);
+    assert.deepEqual(stored(collection).r, { a: 2, b: 2 });
+    // without a connection: HTTP alone
+    a.lose();
+    await poll(() => a.state === 'disconnected', 'the app to notice');
+    a.save(collection, 'offline', { c: 1 });
+    a.update(collection, 'r', { a: 3 });
+    await a.syncNow();
+    await equal(collection, replicas);
+    assert.deepEqual([stored(collection).offline, stored(collection).r], [{ c: 1 }, { a: 3, b: 2 }]);
+    await poll(() => a.open, 'the app to come back');
+    a.delete(collection, 'offline');
+    await equal(collection, replicas);
+    await a.syncNow();
+    await equal(collection, replicas);
+    assert.deepEqual([a.queue, b.queue], [[], []]);
+});
+
 /** Numbers that a seed gives again. */
 function randomness(seed) {
     let a = seed >>> 0;
