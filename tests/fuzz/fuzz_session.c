@@ -7,7 +7,6 @@
  *
  * Held to: queues and books that add up after each step; each client sees an event once and in order; and when all has
  * come to rest, each subscriber holds what the broker holds. */
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -817,18 +816,13 @@ static void say(struct mqsync_socket *s, struct mqsync_slice text)
     free(copy);
 }
 
-static void say_formatted(struct mqsync_socket *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void say_formatted(struct mqsync_socket *s, const char *fmt, ...)
-{
-    char text[400];
-    va_list args;
-
-    va_start(args, fmt);
-    int n = vsnprintf(text, sizeof(text), fmt, args);
-    va_end(args);
-    CHECK(n > 0 && (size_t)n < sizeof(text));
-    say(s, (struct mqsync_slice){text, (size_t)n});
-}
+#define say_formatted(s, ...)                                                                                          \
+    do {                                                                                                               \
+        char text_[400];                                                                                               \
+        int n_ = snprintf(text_, sizeof(text_), __VA_ARGS__);                                                          \
+        CHECK(n_ > 0 && (size_t)n_ < sizeof(text_));                                                                   \
+        say((s), (struct mqsync_slice){text_, (size_t)n_});                                                            \
+    } while (0)
 
 static void say_subscribe(struct mqsync_socket *s, size_t collection, unsigned how)
 {
