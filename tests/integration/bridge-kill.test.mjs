@@ -38,7 +38,12 @@ class Writer {
     }
 
     #send(mutationId) {
-        const { recordId, data } = this.open.get(mutationId);
+        const write = this.open.get(mutationId);
+        if (!write) {
+            return; // answered meanwhile
+        }
+        const { recordId, data } = write;
+        write.at = Date.now();
         this.client.send({ type: 'insert', collection: this.collection, recordId, data, metadata: { mutationId } });
     }
 
@@ -82,7 +87,13 @@ class Writer {
             while (this.open.size < 10 && !this.done) {
                 this.#next();
             }
-            const timer = setInterval(() => this.again.splice(0).forEach((id) => client.socket.readyState === 1 && this.#send(id)), 50);
+            // refused, or without an answer: a broker that dies between keeping a write and saying so says nothing of it
+            const timer = setInterval(() => {
+                const late = [...this.open].filter(([, write]) => Date.now() - write.at > 3000).map(([id]) => id);
+                if (client.socket.readyState === 1) {
+                    new Set([...this.again.splice(0), ...late]).forEach((id) => this.#send(id));
+                }
+            }, 50);
             await client.waiters.until(() => client.closed || (this.done && this.open.size === 0), () => 'the end', 600_000);
             clearInterval(timer);
             client.socket.terminate();
