@@ -26,6 +26,22 @@ void mqsync_frame_unref(struct mqsync_frame *f)
         free(f);
 }
 
+/* RFC 6455, 5.2 */
+unsigned char *mqsync_frame_message(struct mqsync_frame *f, size_t *ret_n)
+{
+    enum { FIN_TEXT = 0x81, TWO_BYTES = 126, EIGHT_BYTES = 127 };
+    unsigned kind = f->n < TWO_BYTES ? f->n : f->n <= UINT16_MAX ? TWO_BYTES : EIGHT_BYTES;
+    unsigned length_bytes = kind < TWO_BYTES ? 0 : kind == TWO_BYTES ? 2 : 8;
+    unsigned char *message = (unsigned char *)f + offsetof(struct mqsync_frame, text) - length_bytes - 2;
+
+    message[0] = FIN_TEXT;
+    message[1] = (unsigned char)kind;
+    for (unsigned i = 0; i < length_bytes; i++)
+        message[2 + i] = (unsigned char)((uint64_t)f->n >> (8 * (length_bytes - 1 - i)));
+    *ret_n = 2 + length_bytes + f->n;
+    return message;
+}
+
 static bool grow(struct mqsync_queue *q)
 {
     uint32_t cap = q->cap ? q->cap * 2 : QUEUE_FIRST_CAP;

@@ -5,7 +5,7 @@
 
 #include "buf.h"
 
-enum { MQSYNC_FRAME_ROOM = 16 }; /* bytes before the text, where the socket's side writes its header */
+enum { MQSYNC_FRAME_ROOM = 16 }; /* bytes before the text, where its WebSocket header goes */
 
 struct mqsync_frame {
     unsigned references;
@@ -25,6 +25,9 @@ static inline struct mqsync_frame *mqsync_frame_ref(struct mqsync_frame *f)
     return f;
 }
 void mqsync_frame_unref(struct mqsync_frame *f); /* NULL is fine */
+/* The text with the header of a WebSocket message before it, neither masked nor compressed: the same for every
+ * receiver. It lies in the frame. */
+unsigned char *mqsync_frame_message(struct mqsync_frame *f, size_t *ret_n);
 
 /* First in, first out. Zero-initialise to start. */
 struct mqsync_queue {

@@ -24,7 +24,9 @@ enum {
     TX_BYTES = 65536, /* in one write; else it would be that of reading */
     HEADER_BYTES = 12288, /* of a request: a token in the URL is long */
     PATH_MAX_BYTES = 2048,
-    AT_ONCE = 64, /* messages to one connection before the others get their turn */
+    AT_ONCE = 64,           /* messages to one connection before the others get their turn */
+    TOGETHER_BYTES = 32768, /* of messages that leave in one write */
+    FLUSH_US = 8000,        /* at most, before whoever has sent something gets his turn */
 };
 
 _Static_assert(LWS_PRE <= MQSYNC_FRAME_ROOM, "room for the WebSocket header");
@@ -38,9 +40,11 @@ struct mqsync_server {
     struct mqsync_acceptor *acceptor;
     struct mqsync_tls *tls;              /* NULL: none */
     int64_t watchdog_us, watchdog_at_us; /* how often the service manager is told that the loop runs; 0: never */
-    lws_sorted_usec_list_t tick, pump, stop, write;
-    int64_t pump_at_us; /* INT64_MAX: not asked for */
+    lws_sorted_usec_list_t tick, pump, stop, write, flush;
+    int64_t pump_at_us;     /* INT64_MAX: not asked for */
+    lws_dll2_owner_t awake; /* sockets that have something to write */
     bool stopped;
+    unsigned char together[TOGETHER_BYTES];
 };
 
 /* libwebsockets allocates and zeroes it, for each WebSocket connection and for each request of plain HTTP. */
@@ -49,6 +53,8 @@ struct mqsync_socket {
     struct lws *wsi;
     struct mqsync_session *session;
     char *path, *token;
+    lws_dll2_t awake;
+    bool closing; /* nothing may follow the close frame */
     bool deflate;
     struct mqsync_frame *deflating; /* what the library still reads from between two turns */
     bool too_long;
@@ -74,9 +80,23 @@ const char *mqsync_server_client(struct lws *wsi)
 
 /* --- what the others call ----------------------------------------------------------------------------------------- */
 
+static void on_flush(lws_sorted_usec_list_t *sul);
+
+/* What has become known in this turn of the loop is written at its end, all that there is for one socket together,
+ * without asking first whether the socket takes it. Compressed messages go through the library's turns. */
 void mqsync_socket_wake(struct mqsync_socket *s)
 {
-    lws_callback_on_writable(s->wsi);
+    struct mqsync_server *server = server_of(s->wsi);
+
+    if (s->deflate) {
+        lws_callback_on_writable(s->wsi);
+        return;
+    }
+    if (!lws_dll2_is_detached(&s->awake))
+        return;
+    if (!server->awake.count)
+        lws_sul_schedule(server->context, 0, &server->flush, on_flush, 1);
+    lws_dll2_add_tail(&s->awake, &server->awake);
 }
 
 void mqsync_socket_pause(struct mqsync_socket *s, bool pause)
@@ -331,39 +351,119 @@ static int on_receive(struct mqsync_server *s, struct mqsync_socket *socket, con
     return 0;
 }
 
-static int on_writable(struct mqsync_socket *socket)
+/* Closes once the code is known. -1: the library is to close. */
+static int end(struct mqsync_socket *socket, uint16_t code, const char *reason)
+{
+    if (!code)
+        return 0;
+    socket->closing = true;
+    lws_close_reason(socket->wsi, (enum lws_close_status)code, (unsigned char *)(uintptr_t)reason, strlen(reason));
+    return -1;
+}
+
+/* A message is compressed piece by piece, turn by turn: the next one has to wait for that. */
+static int write_deflated(struct mqsync_socket *socket)
 {
     const char *reason = NULL;
     uint16_t code = 0;
 
     mqsync_frame_unref(socket->deflating);
-    socket->deflating = NULL;
-    /* a message is compressed piece by piece, turn by turn: the next one has to wait for that */
-    for (int i = 0; i < (socket->deflate ? 1 : AT_ONCE); i++) {
-        struct mqsync_frame *f = mqsync_session_next(socket->session, &code, &reason);
-        if (!f)
-            break;
-        int written = lws_write(socket->wsi, f->text, f->n, LWS_WRITE_TEXT);
-        if (socket->deflate)
-            socket->deflating = f;
-        else
-            mqsync_frame_unref(f);
-        if (written < 0)
-            return -1;
-        if (lws_send_pipe_choked(socket->wsi))
-            break;
-    }
-    if (code) {
-        lws_close_reason(socket->wsi, (enum lws_close_status)code, (unsigned char *)(uintptr_t)reason, strlen(reason));
+    socket->deflating = mqsync_session_next(socket->session, &code, &reason);
+    if (socket->deflating && lws_write(socket->wsi, socket->deflating->text, socket->deflating->n, LWS_WRITE_TEXT) < 0)
         return -1;
-    }
+    if (end(socket, code, reason))
+        return -1;
     if (socket->session->queue.n || socket->session->closing_ms || socket->deflating)
         lws_callback_on_writable(socket->wsi);
     return 0;
 }
 
+/* What does not leave at once the library keeps, and sends before anything else of its own. */
+static bool write_raw(struct mqsync_socket *socket, unsigned char *p, size_t n)
+{
+    return n == 0 || lws_write(socket->wsi, p, n, LWS_WRITE_RAW) >= 0;
+}
+
+/* Some messages of the queue in one write; a long one in a write of its own. False: nothing can be written any more. */
+static bool write_together(struct mqsync_socket *socket, uint16_t *ret_code, const char **ret_reason)
+{
+    unsigned char *out = server_of(socket->wsi)->together;
+    size_t n = 0;
+    bool good = true;
+
+    for (int i = 0; good && i < AT_ONCE && n < TOGETHER_BYTES / 2; i++) {
+        struct mqsync_frame *f = mqsync_session_next(socket->session, ret_code, ret_reason);
+        if (!f)
+            break;
+        size_t message_n;
+        unsigned char *message = mqsync_frame_message(f, &message_n);
+        if (message_n <= TOGETHER_BYTES / 2) {
+            memcpy(out + n, message, message_n);
+            n += message_n;
+        } else {
+            good = write_raw(socket, out, n) && write_raw(socket, message, message_n);
+            n = 0;
+            i = AT_ONCE;
+        }
+        mqsync_frame_unref(f);
+    }
+    return good && write_raw(socket, out, n);
+}
+
+static int on_writable(struct mqsync_socket *socket)
+{
+    const char *reason = NULL;
+    uint16_t code = 0;
+
+    if (socket->deflate)
+        return write_deflated(socket);
+    if (!write_together(socket, &code, &reason) || end(socket, code, reason))
+        return -1;
+    if (socket->session->queue.n || socket->session->closing_ms)
+        lws_callback_on_writable(socket->wsi);
+    return 0;
+}
+
+/* Here the library has not called, so nothing can be closed by what is returned. */
+static void flush(struct mqsync_socket *socket)
+{
+    const char *reason;
+    uint16_t code = 0;
+
+    if (!socket->session || socket->closing)
+        return;
+    /* with something left over from the last time, the library calls on_writable() anyway */
+    if (socket->session->queue.n && !lws_partial_buffered(socket->wsi)) {
+        if (!write_together(socket, &code, &reason)) {
+            socket->closing = true;
+            mqsync_socket_kill(socket);
+            return;
+        }
+        if (socket->session->queue.n && !lws_partial_buffered(socket->wsi))
+            mqsync_socket_wake(socket);
+    }
+    if (socket->session->closing_ms)
+        lws_callback_on_writable(socket->wsi);
+}
+
+static void on_flush(lws_sorted_usec_list_t *sul)
+{
+    struct mqsync_server *s = lws_container_of(sul, struct mqsync_server, flush);
+    int64_t until = mqsync_monotonic_us() + FLUSH_US;
+
+    /* those that are woken meanwhile get their turn in the next one */
+    for (uint32_t n = s->awake.count; n > 0 && mqsync_monotonic_us() < until; n--) {
+        struct mqsync_socket *socket = lws_container_of(s->awake.head, struct mqsync_socket, awake);
+        lws_dll2_remove(&socket->awake);
+        flush(socket);
+    }
+    if (s->awake.count)
+        lws_sul_schedule(s->context, 0, &s->flush, on_flush, 1);
+}
+
 static void on_closed(struct mqsync_socket *socket)
 {
+    lws_dll2_remove(&socket->awake);
     if (socket->session)
         mqsync_session_close(socket->session);
     socket->session = NULL;
@@ -416,6 +516,9 @@ static int on_client(struct lws *wsi, enum lws_callback_reasons reason, void *us
         return 0;
     case LWS_CALLBACK_SERVER_WRITEABLE:
         return socket->session ? on_writable(socket) : -1;
+    case LWS_CALLBACK_WS_PEER_INITIATED_CLOSE:
+        socket->closing = true;
+        return 0;
     case LWS_CALLBACK_CLOSED:
         on_closed(socket);
         return 0;
