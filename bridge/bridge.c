@@ -205,9 +205,16 @@ static void watch(void *context, int fd, bool write)
         mqsync_server_watch_upstream(b->server, fd, write);
 }
 
+static void busy(void *context)
+{
+    struct mqsync_bridge *b = context;
+
+    mqsync_server_turn_over(b->server);
+}
+
 void mqsync_bridge_handler(struct mqsync_bridge *b, struct mqsync_upstream_handler *ret)
 {
-    *ret = (struct mqsync_upstream_handler){b, up, down, event, answer, acknowledged, watch};
+    *ret = (struct mqsync_upstream_handler){b, up, down, event, answer, acknowledged, watch, busy};
 }
 
 /* --- by the clock ------------------------------------------------------------------------------------------------- */

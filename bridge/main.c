@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* mqsync-bridge: WebSocket clients on one side, the broker on the other. */
 #include <getopt.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -73,6 +74,15 @@ static void finish(struct mqsync_bridge *b)
     mqsync_config_free(b->config);
 }
 
+/* Woken by the first of a row of events while the broker, on the same core, still has others to send, this process
+ * would take the core from it and find one event. It loses nothing where a core is free. */
+static void be_patient(void)
+{
+    struct sched_param none = {0};
+
+    sched_setscheduler(0, SCHED_BATCH, &none);
+}
+
 static enum mqsync_code run(struct mqsync_bridge *b, struct mqsync_error *ret_error)
 {
     struct mqsync_upstream_handler handler;
@@ -89,6 +99,7 @@ static enum mqsync_code run(struct mqsync_bridge *b, struct mqsync_error *ret_er
     if (code == MQSYNC_OK)
         code = mqsync_server_open(b, &b->server, ret_error);
     if (code == MQSYNC_OK) {
+        be_patient();
         mqsync_server_run(b->server);
         mqsync_log(MQSYNC_LOG_INFO, "MQS3007", "stopped");
     }

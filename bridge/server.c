@@ -27,6 +27,7 @@ enum {
     AT_ONCE = 64,           /* messages to one connection before the others get their turn */
     TOGETHER_BYTES = 32768, /* of messages that leave in one write */
     FLUSH_US = 8000,        /* at most, before whoever has sent something gets his turn */
+    READS_MAX = 64,         /* of RX_BYTES from one connection before the others get their turn */
 };
 
 _Static_assert(LWS_PRE <= MQSYNC_FRAME_ROOM, "room for the WebSocket header");
@@ -41,8 +42,9 @@ struct mqsync_server {
     struct mqsync_tls *tls;              /* NULL: none */
     int64_t watchdog_us, watchdog_at_us; /* how often the service manager is told that the loop runs; 0: never */
     lws_sorted_usec_list_t tick, pump, stop, write, flush;
-    int64_t pump_at_us;     /* INT64_MAX: not asked for */
-    lws_dll2_owner_t awake; /* sockets that have something to write */
+    int64_t pump_at_us;         /* INT64_MAX: not asked for */
+    lws_dll2_owner_t awake;     /* sockets that have something to write */
+    struct mqsync_socket *busy; /* the last one that was read from in this turn; NULL: none */
     bool stopped;
     unsigned char together[TOGETHER_BYTES];
 };
@@ -54,7 +56,8 @@ struct mqsync_socket {
     struct mqsync_session *session;
     char *path, *token;
     lws_dll2_t awake;
-    bool closing; /* nothing may follow the close frame */
+    uint32_t received_n; /* bytes, by the library's last read */
+    bool closing;        /* nothing may follow the close frame */
     bool deflate;
     struct mqsync_frame *deflating; /* what the library still reads from between two turns */
     bool too_long;
@@ -95,8 +98,13 @@ void mqsync_socket_wake(struct mqsync_socket *s)
     if (!lws_dll2_is_detached(&s->awake))
         return;
     if (!server->awake.count)
-        lws_sul_schedule(server->context, 0, &server->flush, on_flush, 1);
+        mqsync_server_turn_over(server);
     lws_dll2_add_tail(&s->awake, &server->awake);
+}
+
+void mqsync_server_turn_over(struct mqsync_server *s)
+{
+    lws_sul_schedule(s->context, 0, &s->flush, on_flush, 1);
 }
 
 void mqsync_socket_pause(struct mqsync_socket *s, bool pause)
@@ -312,12 +320,35 @@ static int on_established(struct mqsync_server *s, struct mqsync_socket *socket,
 
 /* --- messages ----------------------------------------------------------------------------------------------------- */
 
+/* The library reads RX_BYTES from a connection in a turn of the loop. Where there are likely to be more, they are read
+ * before the turn ends: the more commands leave together, the less each of them costs. */
+static void read_on(struct mqsync_server *s)
+{
+    struct pollfd fd = {.fd = s->busy ? lws_get_socket_fd(s->busy->wsi) : -1};
+
+    for (int i = 0; i < READS_MAX && s->busy && s->busy->received_n >= RX_BYTES / 2; i++) {
+        s->busy->received_n = 0;
+        fd.events = fd.revents = POLLIN;
+        lws_service_fd(s->context, &fd);
+    }
+    s->busy = NULL;
+}
+
+static void note_busy(struct mqsync_server *s, struct mqsync_socket *socket, size_t n)
+{
+    if (s->busy != socket)
+        socket->received_n = 0;
+    s->busy = socket;
+    socket->received_n += (uint32_t)n;
+}
+
 static int on_receive(struct mqsync_server *s, struct mqsync_socket *socket, const char *in, size_t n)
 {
     size_t max = s->bridge->config->limits.max_record_bytes + MQSYNC_ENVELOPE_MAX;
     bool last = lws_is_final_fragment(socket->wsi) && lws_remaining_packet_payload(socket->wsi) == 0;
     struct mqsync_slice text = {in, n};
 
+    note_busy(s, socket, n);
     mqsync_session_heard(socket->session, mqsync_monotonic_us() / 1000);
     if (socket->too_long) {
         /* closed in the middle of it, the peer would lose what it was told */
@@ -451,6 +482,8 @@ static void on_flush(lws_sorted_usec_list_t *sul)
     struct mqsync_server *s = lws_container_of(sul, struct mqsync_server, flush);
     int64_t until = mqsync_monotonic_us() + FLUSH_US;
 
+    read_on(s);
+    mqsync_upstream_turn_over(s->bridge->upstream);
     /* those that are woken meanwhile get their turn in the next one */
     for (uint32_t n = s->awake.count; n > 0 && mqsync_monotonic_us() < until; n--) {
         struct mqsync_socket *socket = lws_container_of(s->awake.head, struct mqsync_socket, awake);
@@ -458,11 +491,13 @@ static void on_flush(lws_sorted_usec_list_t *sul)
         flush(socket);
     }
     if (s->awake.count)
-        lws_sul_schedule(s->context, 0, &s->flush, on_flush, 1);
+        mqsync_server_turn_over(s);
 }
 
 static void on_closed(struct mqsync_socket *socket)
 {
+    if (server_of(socket->wsi)->busy == socket)
+        server_of(socket->wsi)->busy = NULL;
     lws_dll2_remove(&socket->awake);
     if (socket->session)
         mqsync_session_close(socket->session);

@@ -28,6 +28,9 @@ void mqsync_server_watch_upstream(struct mqsync_server *s, int fd, bool write);
 /* Calls mqsync_feeds_pump() after so many microseconds, or earlier when that has been asked for. */
 void mqsync_server_pump_in(struct mqsync_server *s, int64_t us);
 
+/* Calls mqsync_upstream_turn_over() at the end of this turn of the loop. */
+void mqsync_server_turn_over(struct mqsync_server *s);
+
 /* There is something to be had from mqsync_session_next(). */
 void mqsync_socket_wake(struct mqsync_socket *s);
 void mqsync_socket_pause(struct mqsync_socket *s, bool pause); /* reads no more, or again */

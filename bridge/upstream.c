@@ -5,10 +5,12 @@
 #include <inttypes.h>
 #include <mosquitto.h>
 #include <mqtt_protocol.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/ioctl.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 
 #include "dial.h"
 #include "log.h"
@@ -19,7 +21,7 @@ enum {
     BACKOFF_MAX_MS = 5000,
     HANDSHAKE_MS = 10000,
     IN_FLIGHT = 65535,
-    READS_MAX = 64,
+    READS_MAX = 128,
 };
 
 /* The user property that the plugin leaves on the event, and those that it adds to the events of records with an owner.
@@ -46,6 +48,9 @@ struct mqsync_upstream {
     unsigned backoff_ms;
     int fd; /* being watched; -1: none */
     bool fd_write;
+    uint64_t packets;  /* read, of those that matter */
+    unsigned commands; /* in this turn of the loop */
+    bool corked;
     struct mqsync_buf topic;
 };
 
@@ -140,6 +145,39 @@ static void on_subscribe(struct mosquitto *mosq, void *context, int mid, int n, 
     u->handler->up(u->handler->context);
 }
 
+enum { HEX_DIGITS = 16, MARK_BYTES = HEX_DIGITS + 1 + HEX_DIGITS };
+
+static void put_hex(char *out, uint64_t value)
+{
+    for (unsigned i = HEX_DIGITS; i-- > 0; value >>= 4)
+        out[i] = "0123456789abcdef"[value & 15];
+}
+
+/* The secret, a dash, the mark. */
+static void make_mark(const struct mqsync_upstream *u, uint64_t mark, char out[MARK_BYTES + 1])
+{
+    put_hex(out, u->secret);
+    out[HEX_DIGITS] = '-';
+    put_hex(out + HEX_DIGITS + 1, mark);
+    out[MARK_BYTES] = '\0';
+}
+
+/* 0: none of ours. */
+static uint64_t parse_mark(const struct mqsync_upstream *u, const char *text)
+{
+    char ours[MARK_BYTES + 1];
+    char *end;
+    uint64_t mark;
+
+    if (strlen(text) != MARK_BYTES)
+        return 0;
+    make_mark(u, 0, ours);
+    if (memcmp(text, ours, HEX_DIGITS + 1) != 0)
+        return 0;
+    mark = strtoull(text + HEX_DIGITS + 1, &end, 16);
+    return *end ? 0 : mark;
+}
+
 struct told {
     uint64_t mark;
     char *owner, *former_owner;
@@ -156,11 +194,10 @@ static void take_owner(struct told *t, char **at, char *value)
 
 static void read_told(const struct mqsync_upstream *u, const mosquitto_property *list, struct told *t)
 {
-    uint64_t secret, mark;
     bool skip = false;
 
     for (;;) {
-        char *name = NULL, *value = NULL, end;
+        char *name = NULL, *value = NULL;
         list = mosquitto_property_read_string_pair(list, MQTT_PROP_USER_PROPERTY, &name, &value, skip);
         if (list && strcmp(name, OWNER_PROPERTY) == 0) {
             take_owner(t, &t->owner, value);
@@ -168,9 +205,8 @@ static void read_told(const struct mqsync_upstream *u, const mosquitto_property 
         } else if (list && strcmp(name, FORMER_OWNER_PROPERTY) == 0) {
             take_owner(t, &t->former_owner, value);
             value = NULL;
-        } else if (list && strcmp(name, MARK_PROPERTY) == 0 &&
-                   sscanf(value, "%16" SCNx64 "-%16" SCNx64 "%c", &secret, &mark, &end) == 2 && secret == u->secret) {
-            t->mark = mark;
+        } else if (list && !t->mark && strcmp(name, MARK_PROPERTY) == 0) {
+            t->mark = parse_mark(u, value);
         }
         free(name);
         free(value);
@@ -216,6 +252,7 @@ static void on_message(struct mosquitto *mosq, void *context, const struct mosqu
     const char *collection, *kind, *rest;
 
     (void)mosq;
+    u->packets++;
     if (strncmp(m->topic, u->prefix, prefix_n) != 0)
         return;
     collection = m->topic + prefix_n;
@@ -239,6 +276,7 @@ static void on_publish(struct mosquitto *mosq, void *context, int mid, int reaso
 
     (void)mosq;
     (void)properties;
+    u->packets++;
     u->handler->acknowledged(u->handler->context, (uint16_t)mid, reason >= 0x80);
 }
 
@@ -379,21 +417,21 @@ void mqsync_upstream_tick(struct mqsync_upstream *u, int64_t now_ms)
     }
 }
 
-/* One packet a call; as long as there is something to read, so that the caller need not poll for each. */
+/* libmosquitto reads one packet a call, or none. As long as there are any, so that the caller need not poll for each.
+ */
 void mqsync_upstream_readable(struct mqsync_upstream *u)
 {
-    int rc, waiting = 1, fd = u->dial ? -1 : mosquitto_socket(u->mosq);
+    int rc = MOSQ_ERR_SUCCESS, fd = u->dial ? -1 : mosquitto_socket(u->mosq);
+    uint64_t before = u->packets - 1;
 
-    if (fd < 0)
-        return;
-    for (int i = 0; i < READS_MAX && waiting > 0; i++) {
+    for (int i = 0; fd >= 0 && i < READS_MAX && rc == MOSQ_ERR_SUCCESS && u->packets != before; i++) {
+        before = u->packets;
         rc = mosquitto_loop_read(u->mosq, 1);
-        if (rc != MOSQ_ERR_SUCCESS || mosquitto_socket(u->mosq) != fd || ioctl(fd, FIONREAD, &waiting) < 0) {
-            settle(u, rc);
-            return;
-        }
+        if (mosquitto_socket(u->mosq) != fd)
+            break;
     }
-    settle(u, MOSQ_ERR_SUCCESS);
+    if (fd >= 0)
+        settle(u, rc);
 }
 
 void mqsync_upstream_writable(struct mqsync_upstream *u)
@@ -424,7 +462,7 @@ void mqsync_upstream_peer(const struct mqsync_upstream *u, struct mqsync_upstrea
 static bool add_properties(const struct mqsync_upstream *u, const struct mqsync_upstream_command *c,
                            mosquitto_property **list)
 {
-    char mark[40];
+    char mark[MARK_BYTES + 1];
 
     if (c->correlation.n &&
         mosquitto_property_add_binary(list, MQTT_PROP_CORRELATION_DATA, c->correlation.p, (uint16_t)c->correlation.n))
@@ -441,7 +479,7 @@ static bool add_properties(const struct mqsync_upstream *u, const struct mqsync_
         return false;
     if (c->mark == 0)
         return true;
-    snprintf(mark, sizeof(mark), "%016" PRIx64 "-%016" PRIx64, u->secret, c->mark);
+    make_mark(u, c->mark, mark);
     return !mosquitto_property_add_string_pair(list, MQTT_PROP_USER_PROPERTY, MARK_PROPERTY, mark);
 }
 
@@ -464,6 +502,21 @@ static bool is_taken(int rc)
     }
 }
 
+static void cork(struct mqsync_upstream *u, bool on)
+{
+    int value = on;
+
+    u->corked = on;
+    setsockopt(mosquitto_socket(u->mosq), IPPROTO_TCP, TCP_CORK, &value, sizeof(value));
+}
+
+void mqsync_upstream_turn_over(struct mqsync_upstream *u)
+{
+    if (u->corked)
+        cork(u, false);
+    u->commands = 0;
+}
+
 enum mqsync_code mqsync_upstream_command(struct mqsync_upstream *u, const struct mqsync_upstream_command *c,
                                          uint16_t *ret_mid)
 {
@@ -472,6 +525,11 @@ enum mqsync_code mqsync_upstream_command(struct mqsync_upstream *u, const struct
 
     if (!u->up)
         return MQSYNC_SERVER_ERROR;
+    /* libmosquitto writes every packet by itself: where there are several, the system puts them together */
+    if (u->commands++ == 0)
+        u->handler->busy(u->handler->context);
+    else if (!u->corked)
+        cork(u, true);
     mqsync_buf_clear(&u->topic);
     mqsync_buf_add_str(&u->topic, u->prefix);
     mqsync_buf_add_slice(&u->topic, c->collection);

@@ -30,6 +30,8 @@ struct mqsync_upstream_handler {
     /* Wait for fd to become readable, and once for it to become writable when write; fd -1: for nothing. Another fd is
      * another connection. */
     void (*watch)(void *context, int fd, bool write);
+    /* A command has been sent: mqsync_upstream_turn_over() is to be called once no more follow for now. */
+    void (*busy)(void *context);
 };
 
 struct mqsync_upstream;
@@ -46,6 +48,9 @@ void mqsync_upstream_writable(struct mqsync_upstream *u);
 
 /* The descriptor given to watch() is no longer being watched, though it may still have something to say. */
 void mqsync_upstream_unwatched(struct mqsync_upstream *u);
+
+/* Commands that wait for others to leave with leave now. */
+void mqsync_upstream_turn_over(struct mqsync_upstream *u);
 
 bool mqsync_upstream_is_up(const struct mqsync_upstream *u);
 
