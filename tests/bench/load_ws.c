@@ -265,14 +265,16 @@ static void await_text(int fd, const char *type)
     uint8_t in[FRAME_MAX];
     size_t n = 0;
     struct frame f;
-    do {
+    bool whole = false;
+    while (!whole && n < sizeof(in)) {
         ssize_t got = recv(fd, in + n, sizeof(in) - n, 0);
         if (got <= 0)
             die("no answer: %s", got == 0 ? "closed" : strerror(errno));
         n += (size_t)got;
-    } while (n < sizeof(in) && !parse_frame(in, n, &f));
-    if (memmem(f.text, f.n, type, strlen(type)) == NULL)
-        die("not \"%s\" but %.*s", type, (int)f.n, (const char *)f.text);
+        whole = parse_frame(in, n, &f);
+    }
+    if (!whole || memmem(in, n, type, strlen(type)) == NULL)
+        die("not \"%s\" but %.*s", type, (int)n, (const char *)in);
 }
 
 static void watch(int fd, struct conn *c)
@@ -555,7 +557,7 @@ static void print_cpu(const struct options *o, const int64_t *before, const int6
 static void command_stream(struct load *l)
 {
     const struct options *o = l->o;
-    int64_t before[PIDS_MAX], after[PIDS_MAX];
+    int64_t before[PIDS_MAX] = {0}, after[PIDS_MAX] = {0};
     open_subscribers(l);
     open_writer(l);
     settle(o, 0, before);
@@ -587,7 +589,7 @@ static void command_paced(struct load *l)
     const struct options *o = l->o;
     const uint64_t messages = (uint64_t)(o->rate * o->seconds) + 1;
     const int64_t interval = (int64_t)(1e9 / o->rate);
-    int64_t before[PIDS_MAX], after[PIDS_MAX];
+    int64_t before[PIDS_MAX] = {0}, after[PIDS_MAX] = {0};
     uint64_t first = 0, last = 0, most = 0;
     open_subscribers(l);
     open_writer(l);
@@ -628,7 +630,7 @@ static void command_paced(struct load *l)
 static void command_idle(struct load *l)
 {
     const struct options *o = l->o;
-    int64_t each[PIDS_MAX];
+    int64_t each[PIDS_MAX] = {0};
     settle(o, 0, each);
     const uint64_t before = memory(o->pids[0]);
     open_subscribers(l);
