@@ -21,7 +21,7 @@ enum {
     TICK_US = 100000,
     STOP_US = 5000000,
     RX_BYTES = 1024,
-    TX_BYTES = 65536, /* in one write; else it would be that of reading */
+    TX_BYTES = 65536,     /* in one write; else it would be that of reading */
     HEADER_BYTES = 12288, /* of a request: a token in the URL is long */
     PATH_MAX_BYTES = 2048,
     AT_ONCE = 64,           /* messages to one connection before the others get their turn */
@@ -463,8 +463,9 @@ static void flush(struct mqsync_socket *socket)
 
     if (!socket->session || socket->closing)
         return;
-    /* with something left over from the last time, the library calls on_writable() anyway */
-    if (socket->session->queue.n && !lws_partial_buffered(socket->wsi)) {
+    /* with something left over from the last time, the library calls on_writable() anyway; with an empty queue, too, is
+     * asked what is next: a feed may wait for just that */
+    if (!lws_partial_buffered(socket->wsi)) {
         if (!write_together(socket, &code, &reason)) {
             socket->closing = true;
             mqsync_socket_kill(socket);
