@@ -605,6 +605,11 @@ void mqsync_server_watch_upstream(struct mqsync_server *s, int fd, bool write)
     (void)write;
 }
 
+void mqsync_server_turn_over(struct mqsync_server *s)
+{
+    (void)s;
+}
+
 void mqsync_server_pump_in(struct mqsync_server *s, int64_t us)
 {
     (void)s;
