@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "metrics.h"
 
-#include <stdarg.h>
-#include <stdio.h>
-
 #include "version.h"
 
 static const unsigned bounds_us[MQSYNC_LATENCY_BUCKETS] = {100,   250,   500,    1000,   2000,    5000,
@@ -19,21 +16,9 @@ void mqsync_metrics_latency(struct mqsync_metrics *m, int64_t us)
     m->latency_us += us > 0 ? (uint64_t)us : 0;
 }
 
-static void print(struct mqsync_buf *out, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void print(struct mqsync_buf *out, const char *fmt, ...)
-{
-    char line[256];
-    va_list args;
-
-    va_start(args, fmt);
-    vsnprintf(line, sizeof(line), fmt, args);
-    va_end(args);
-    mqsync_buf_add_str(out, line);
-}
-
 static void head(struct mqsync_buf *out, const char *name, const char *type, const char *help)
 {
-    print(out, "# HELP mqsync_bridge_%s %s\n# TYPE mqsync_bridge_%s %s\n", name, help, name, type);
+    mqsync_buf_printf(out, "# HELP mqsync_bridge_%s %s\n# TYPE mqsync_bridge_%s %s\n", name, help, name, type);
 }
 
 static void print_latency(const struct mqsync_metrics *m, struct mqsync_buf *out)
@@ -43,13 +28,14 @@ static void print_latency(const struct mqsync_metrics *m, struct mqsync_buf *out
     head(out, "command_to_event_seconds", "histogram", "Time from a client's write to its event.");
     for (size_t i = 0; i < MQSYNC_LATENCY_BUCKETS; i++) {
         sum += m->latency[i];
-        print(out, "mqsync_bridge_command_to_event_seconds_bucket{le=\"%g\"} %llu\n", bounds_us[i] / 1e6,
-              (unsigned long long)sum);
+        mqsync_buf_printf(out, "mqsync_bridge_command_to_event_seconds_bucket{le=\"%g\"} %llu\n", bounds_us[i] / 1e6,
+                          (unsigned long long)sum);
     }
     sum += m->latency[MQSYNC_LATENCY_BUCKETS];
-    print(out, "mqsync_bridge_command_to_event_seconds_bucket{le=\"+Inf\"} %llu\n", (unsigned long long)sum);
-    print(out, "mqsync_bridge_command_to_event_seconds_sum %.6f\n", (double)m->latency_us / 1e6);
-    print(out, "mqsync_bridge_command_to_event_seconds_count %llu\n", (unsigned long long)sum);
+    mqsync_buf_printf(out, "mqsync_bridge_command_to_event_seconds_bucket{le=\"+Inf\"} %llu\n",
+                      (unsigned long long)sum);
+    mqsync_buf_printf(out, "mqsync_bridge_command_to_event_seconds_sum %.6f\n", (double)m->latency_us / 1e6);
+    mqsync_buf_printf(out, "mqsync_bridge_command_to_event_seconds_count %llu\n", (unsigned long long)sum);
 }
 
 void mqsync_metrics_print(const struct mqsync_metrics *m, struct mqsync_buf *out)
@@ -86,21 +72,21 @@ void mqsync_metrics_print(const struct mqsync_metrics *m, struct mqsync_buf *out
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
         head(out, rows[i].name, rows[i].type, rows[i].help);
-        print(out, "mqsync_bridge_%s %llu\n", rows[i].name, (unsigned long long)rows[i].value);
+        mqsync_buf_printf(out, "mqsync_bridge_%s %llu\n", rows[i].name, (unsigned long long)rows[i].value);
     }
     head(out, "messages_total", "counter", "Messages from clients.");
     for (size_t i = 0; i < MQSYNC_TYPES_N; i++)
-        print(out, "mqsync_bridge_messages_total{type=\"%s\"} %llu\n", operations[i].type,
-              (unsigned long long)m->messages[i]);
+        mqsync_buf_printf(out, "mqsync_bridge_messages_total{type=\"%s\"} %llu\n", operations[i].type,
+                          (unsigned long long)m->messages[i]);
     head(out, "errors_total", "counter", "Errors sent to clients.");
     for (int code = MQSYNC_OK + 1; code <= MQSYNC_CONFLICT; code++)
-        print(out, "mqsync_bridge_errors_total{code=\"%s\"} %llu\n", mqsync_code_name((enum mqsync_code)code),
-              (unsigned long long)m->errors[code]);
+        mqsync_buf_printf(out, "mqsync_bridge_errors_total{code=\"%s\"} %llu\n",
+                          mqsync_code_name((enum mqsync_code)code), (unsigned long long)m->errors[code]);
     print_latency(m, out);
     head(out, "build_info", "gauge", "Always 1; the label says which version this is.");
-    print(out, "mqsync_bridge_build_info{version=\"%s\"} 1\n", MQSYNC_VERSION);
-    print(out,
-          "# HELP process_start_time_seconds Start of the process, in seconds since 1970.\n"
-          "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds %.3f\n",
-          (double)m->started_ms / 1000);
+    mqsync_buf_printf(out, "mqsync_bridge_build_info{version=\"%s\"} 1\n", MQSYNC_VERSION);
+    mqsync_buf_printf(out,
+                      "# HELP process_start_time_seconds Start of the process, in seconds since 1970.\n"
+                      "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds %.3f\n",
+                      (double)m->started_ms / 1000);
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "buf.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { BUF_SMALLEST = 256 };
@@ -72,6 +74,17 @@ void mqsync_buf_add_u64(struct mqsync_buf *b, uint64_t v)
         v /= 10;
     } while (v);
     mqsync_buf_add(b, digits + at, sizeof(digits) - at);
+}
+
+void mqsync_buf_printf(struct mqsync_buf *b, const char *fmt, ...)
+{
+    char text[512];
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    mqsync_buf_add_str(b, text);
 }
 
 void mqsync_buf_clear(struct mqsync_buf *b)

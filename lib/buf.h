@@ -43,6 +43,8 @@ void mqsync_buf_add_slice(struct mqsync_buf *b, struct mqsync_slice s);
 void mqsync_buf_add_str(struct mqsync_buf *b, const char *s);
 void mqsync_buf_add_char(struct mqsync_buf *b, char c);
 void mqsync_buf_add_u64(struct mqsync_buf *b, uint64_t v); /* decimal */
+/* Up to 511 bytes of text; what is longer is cut. */
+void mqsync_buf_printf(struct mqsync_buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* Empties without giving memory back, and clears failed. */
 void mqsync_buf_clear(struct mqsync_buf *b);
