@@ -250,8 +250,17 @@ static void send_subscribed(struct mqsync_bridge *b, struct mqsync_feed *f, uint
 
 void mqsync_feed_confirm(struct mqsync_bridge *b, struct mqsync_feed *f)
 {
-    if (f->started)
-        send_subscribed(b, f, f->seq);
+    struct mqsync_collection_stat stat;
+    struct mqsync_view *view;
+    int64_t wait;
+
+    if (!f->started)
+        return;
+    /* what an owner sees of it would have to be counted: he is told the number of the snapshot */
+    view = f->rule || !b->database.dir ? NULL : mqsync_database_view(&b->database, mqsync_monotonic_us(), true, &wait);
+    if (view && mqsync_view_collection(view, mqsync_slice_str(f->channel->name), &stat))
+        f->records = stat.records;
+    send_subscribed(b, f, f->seq);
 }
 
 /* The first moment of a subscription or `sync`. */
@@ -328,8 +337,8 @@ static bool is_known(const struct mqsync_feed *f, const struct mqsync_record *r)
     return c->seq <= f->complete && last->arrived_ms - c->arrived_ms > RACE_MS;
 }
 
-/* A page of one. An app that has changed a record itself takes an `update` of it for a conflict and lets its own clock
- * decide who wins; a page it takes as it is. */
+/* A page of one, after the event. An app that has changed a record itself takes an `update` of it for a conflict and lets
+ * its own clock decide who wins; a page it takes as it is. */
 static void send_as_page(struct mqsync_feed *f, struct mqsync_slice id, const struct mqsync_record *r)
 {
     struct mqsync_page page = {0};
@@ -459,6 +468,7 @@ static bool walk_changes(struct walker *w, struct mqsync_slice id, const struct 
     struct mqsync_feed *f = w->f;
     enum mqsync_sight sight = sight_of(w, r, f->complete);
     bool lost = sight == MQSYNC_SIGHT_GONE && !r->deleted;
+    bool page = f->tombstones && !lost && !r->deleted && has_own(f, r);
 
     if (sight == MQSYNC_SIGHT_NONE || (is_known(f, r) && !lost))
         return pass(w, r);
@@ -466,10 +476,10 @@ static bool walk_changes(struct walker *w, struct mqsync_slice id, const struct 
         return false;
     if (lost)
         send_gone(w->b, f, id, r);
-    else if (f->tombstones && !r->deleted && has_own(f, r))
-        send_as_page(f, id, r);
-    else
+    else if (!page || !is_own(f, r->seq))
         send_record(w->b, f, id, r, f->rule && r->formers_n && r->formers[r->formers_n - 1].seq > f->complete);
+    if (page)
+        send_as_page(f, id, r);
     w->sent++;
     return true;
 }

@@ -262,7 +262,8 @@ static int on_upgrade(struct mqsync_server *s, struct lws *wsi, const char *to)
 
     if (too_many(s, wsi, &answer))
         return respond(wsi, &answer) ? -1 : 1;
-    if (!got || strcmp(to, "websocket") != 0 || (!tunnel && !mqsync_http_is_websocket(path, &collections)))
+    if (!got || strcmp(to, "websocket") != 0 ||
+        !(tunnel ? s->bridge->config->bridge.mqtt : mqsync_http_is_websocket(path, &collections)))
         mqsync_http_fail(404, MQSYNC_INVALID_MESSAGE, "there is no WebSocket at this path", &answer);
     else if (!header(wsi, WSI_TOKEN_ORIGIN, origin, sizeof(origin)) ||
              !mqsync_http_origin_allowed(s->bridge->config, mqsync_slice_str(origin)))

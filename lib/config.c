@@ -400,6 +400,7 @@ static const struct option bridge_options[] = {
     {"allowedOrigins", STRINGS, LIST(bridge.allowed_origins, bridge.allowed_origins_n), .fallback = "[\"*\"]",
      .valid = origin_valid, .expected = "* or SCHEME://HOST[:PORT] without a path"},
     {"tls", SECTION, .nullable = true, .section = &tls_section},
+    {"mqtt", BOOLEAN, AT(bridge.mqtt), .fallback = "true"},
     {"maxConnections", UNSIGNED, AT(bridge.max_connections), .fallback = "16000", .min = 1, .max = 1e6},
     {"trustedProxies", STRINGS, LIST(bridge.trusted_proxies, bridge.trusted_proxies_n), .fallback = "[]",
      .valid = proxy_valid, .expected = "an IP address, a network such as 10.0.0.0/8, or unix"},

@@ -50,6 +50,7 @@ struct mqsync_config {
         char **allowed_origins;
         size_t allowed_origins_n;
         char *tls_cert_file, *tls_key_file; /* NULL: no TLS */
+        bool mqtt; /* whether /mqtt is served */
         unsigned max_connections;
         char **trusted_proxies; /* "unix", ADDRESS, or ADDRESS/BITS */
         size_t trusted_proxies_n;

@@ -396,16 +396,10 @@ test('text frames are refused', async () => {
     await tunnelsAreGone();
 });
 
-test('which subprotocol goes where', async () => {
-    const subprotocols = { mqtt: 'mqtt', 'mqttv3.1': 'mqttv3.1', 'foo,mqtt': 'mqtt', 'mqttv3.1,mqtt': 'mqttv3.1' };
-    for (const [asked, got] of Object.entries(subprotocols)) {
-        const client = await raw(bridge, asked.split(','));
-        assert.equal(client.socket.protocol, got);
-        assert.equal(client.socket.extensions, '', 'no permessage-deflate');
-        client.socket.terminate();
-    }
-    const status = (where, ...more) => new Promise((resolve, reject) => {
-        const socket = new WebSocket(bridge.url(where), ...more);
+/** What an upgrade is answered with. */
+function upgradeStatus(at, where, ...more) {
+    return new Promise((resolve, reject) => {
+        const socket = new WebSocket(at.url(where), ...more);
         socket.on('unexpected-response', (request, response) => {
             resolve(response.statusCode);
             request.destroy();
@@ -416,6 +410,17 @@ test('which subprotocol goes where', async () => {
         });
         socket.on('error', (error) => reject(error));
     });
+}
+
+test('which subprotocol goes where', async () => {
+    const subprotocols = { mqtt: 'mqtt', 'mqttv3.1': 'mqttv3.1', 'foo,mqtt': 'mqtt', 'mqttv3.1,mqtt': 'mqttv3.1' };
+    for (const [asked, got] of Object.entries(subprotocols)) {
+        const client = await raw(bridge, asked.split(','));
+        assert.equal(client.socket.protocol, got);
+        assert.equal(client.socket.extensions, '', 'no permessage-deflate');
+        client.socket.terminate();
+    }
+    const status = (where, ...more) => upgradeStatus(bridge, where, ...more);
     assert.equal(await status('/mqtt'), 400);
     for (const asked of ['mqsync', 'foo', 'mqsync-upstream', 'mqsync-signals', 'x'.repeat(200)]) {
         assert.equal(await status('/mqtt', [asked]), 400, asked);
@@ -427,6 +432,13 @@ test('which subprotocol goes where', async () => {
     assert.equal(await status('/ws', ['mqsync']), 101);
     assert.equal(await status('/mqtt/more', ['mqtt']), 404);
     assert.equal((await bridge.get('/mqtt')).status, 404);
+});
+
+test('bridge.mqtt false: there is no such path, and the rest is as ever', async (t) => {
+    const bridge = await Bridge.start(broker, { bridge: { mqtt: false } });
+    t.after(() => bridge.stop());
+    assert.equal(await upgradeStatus(bridge, '/mqtt', ['mqtt']), 404);
+    assert.equal(await upgradeStatus(bridge, '/ws'), 101);
 });
 
 /** The frames of a client, unmasked by a mask of zeros. */

@@ -143,6 +143,7 @@ static void assert_defaults(const struct mqsync_config *c)
     ck_assert_str_eq(c->bridge.allowed_origins[0], "*");
     ck_assert_ptr_null(c->bridge.tls_cert_file);
     ck_assert_ptr_null(c->bridge.tls_key_file);
+    ck_assert(c->bridge.mqtt);
     ck_assert_uint_eq(c->bridge.max_connections, 16000);
     ck_assert_uint_eq(c->bridge.trusted_proxies_n, 0);
     ck_assert_uint_eq(c->trusted_users_n, 0);
@@ -224,6 +225,7 @@ START_TEST(everything_else)
     ck_assert_str_eq(c->bridge.allowed_origins[3], "null");
     ck_assert_str_eq(c->bridge.tls_cert_file, "cert.pem");
     ck_assert_str_eq(c->bridge.tls_key_file, "key.pem");
+    ck_assert(!c->bridge.mqtt);
     ck_assert_uint_eq(c->bridge.max_connections, 1000000);
     ck_assert_uint_eq(c->bridge.trusted_proxies_n, 9);
     ck_assert_str_eq(c->bridge.trusted_proxies[8], "unix");
