@@ -92,6 +92,8 @@ test('stat, get and export agree with MQTT, beside the broker and after kill -9'
             await client.short('many', `é "${i}"`, 'insert', { i });
             await client.short('many', `é "${i}"`, i % 3 ? 'update' : 'delete', i % 3 ? { more: i } : '');
         }
+        await client.short('gone', 'r', 'insert', {});
+        await client.short('gone', 'r', 'delete', '');
         const wanted = await asExport(client, ['exact', 'many']);
         const full = await client.sync('many', { since: 0 });
         for (const running of [true, false]) {
@@ -108,7 +110,7 @@ test('stat, get and export agree with MQTT, beside the broker and after kill -9'
 
             const stat = await json([...db, 'stat']);
             assert.equal(stat.epoch, full.epoch);
-            assert.deepEqual([stat.records, stat.tombstones], [EXACT.length + 40, 20]);
+            assert.deepEqual([stat.records, stat.tombstones], [EXACT.length + 40, 21]);
             const many = stat.collections.find((c) => c.collection === 'many');
             assert.deepEqual([many.records, many.tombstones, many.seq], [40, 20, full.seq]);
             assert.match((await run([...db, 'stat'])).stdout, /^many +40 +20 +\d+$/m);
@@ -121,6 +123,7 @@ test('stat, get and export agree with MQTT, beside the broker and after kill -9'
             const gone = await run([...db, 'get', 'many', 'é "0"', '--json'], { code: 1 });
             assert.match(gone.stderr, /deleted/);
             assert.equal(JSON.parse(gone.stdout).deleted, true);
+            assert.equal((await run([...db, 'export', 'gone'])).stdout, '');
             assert.match((await run([...db, 'export', 'nothing'], { code: 1 })).stderr, /no collection "nothing"/);
             assert.deepEqual(await json([...db, 'check']), { ok: true, wrong: [] });
         }
