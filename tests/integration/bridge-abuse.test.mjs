@@ -362,6 +362,9 @@ test('a reader that stops while 100 MB go by costs its queue, and misses nothing
         const { seq } = await slow[0].subscribe(collection);
         await slow[1].subscribed(collection);
         slow.forEach((client) => client.socket.pause());
+        // they read nothing, and are there
+        const alive = setInterval(() => slow.forEach((client) => client.socket.ping()), 500);
+        t.after(() => clearInterval(alive));
         for (let i = 1; i <= total; i++) {
             await device.short(collection, `r${i % records}`, i <= records ? 'insert' : 'update', { i, text });
         }

@@ -24,7 +24,7 @@ function randomness(start) {
 }
 
 function stored(broker, collection) {
-    const text = execFileSync(ctl, ['--db', broker.database, '--quiet', 'export', collection], { encoding: 'utf8' });
+    const text = execFileSync(ctl, ['--db', broker.database, '--quiet', 'export', collection], { encoding: 'utf8', maxBuffer: Infinity });
     return new Map(text.split('\n').filter(Boolean).map((line) => JSON.parse(line)).map((r) => [r.recordId ?? r.id, r.data]));
 }
 
