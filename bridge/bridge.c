@@ -4,6 +4,7 @@
 
 #include "server.h"
 #include "session.h"
+#include "will.h"
 
 enum { REFUSED_US = 2000000, CHECK_EVERY_MS = 2000, SESSIONS_EVERY_MS = 500, EPOCH_WAIT_MS = 3000 };
 
@@ -110,6 +111,11 @@ static void event(void *context, const struct mqsync_upstream_event *e)
     mqsync_channels_event(context, e);
 }
 
+static void will(void *context, const struct mqsync_upstream_will *w)
+{
+    mqsync_will_carry_out(context, w);
+}
+
 static struct mqsync_feed *feed_of_question(const struct mqsync_session *s, uint64_t question)
 {
     for (struct mqsync_feed *f = s->feeds; f; f = f->next)
@@ -151,6 +157,8 @@ static void answer(void *context, struct mqsync_slice correlation, struct mqsync
     }
     struct mqsync_session *s = mqsync_session_find(b, is[0]);
     struct mqsync_pending_command *c = mqsync_pending_by_mark(&b->pending, is[1]);
+    if (is[0] == MQSYNC_WILL_SENDER)
+        mqsync_will_answered(payload);
     if (c && starts_with(payload, "{\"type\":\"error\"") && c->refused)
         mqsync_pending_remove(&b->pending, c);
     struct mqsync_rest *r = mqsync_rest_find(b, is[0]);
@@ -191,6 +199,7 @@ static void acknowledged(void *context, uint16_t mid, bool refused)
     if (!c || c->refused)
         return;
     release(b, c);
+    b->metrics.wills += c->session == MQSYNC_WILL_SENDER && !refused;
     if (refused)
         mqsync_pending_refused(&b->pending, c);
     else
@@ -214,7 +223,7 @@ static void busy(void *context)
 
 void mqsync_bridge_handler(struct mqsync_bridge *b, struct mqsync_upstream_handler *ret)
 {
-    *ret = (struct mqsync_upstream_handler){b, up, down, event, answer, acknowledged, watch, busy};
+    *ret = (struct mqsync_upstream_handler){b, up, down, event, will, answer, acknowledged, watch, busy};
 }
 
 /* --- by the clock ------------------------------------------------------------------------------------------------- */
@@ -231,7 +240,7 @@ static void answer_refused(struct mqsync_bridge *b)
         struct mqsync_rest *r = mqsync_rest_find(b, c->session);
         mqsync_log(
             MQSYNC_LOG_ERROR, "MQS3015",
-            "the broker has refused a command without an answer: its ACLs must let the bridge write to {root}/+/cmd");
+            "the broker has refused a command without an answer: its ACLs must let the bridge write to {root}/+/cmd/#");
         mqsync_fail(&e, MQSYNC_SERVER_ERROR, "the broker does not let the bridge write");
         if (s)
             mqsync_session_send_error(s, &e, nothing, nothing, nothing);

@@ -56,6 +56,16 @@ static inline int64_t mqsync_monotonic_us(void)
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
+/* A command about to be sent; NULL: too many are on their way. See mqsync_pending_add(). */
+static inline struct mqsync_pending_command *mqsync_bridge_pend(struct mqsync_bridge *b, uint64_t session)
+{
+    int64_t now_us = mqsync_monotonic_us();
+
+    if (mqsync_pending_idle(&b->pending))
+        b->acknowledged_us = now_us;
+    return mqsync_pending_add(&b->pending, session, now_us);
+}
+
 /* What the upstream connection is to call. */
 void mqsync_bridge_handler(struct mqsync_bridge *b, struct mqsync_upstream_handler *ret);
 /* Takes a configuration, which becomes the bridge's; on failure (a key that cannot be read) nothing has changed. */

@@ -61,6 +61,7 @@ void mqsync_metrics_print(const struct mqsync_metrics *m, struct mqsync_buf *out
          m->queue_bytes},
         {"invalid_messages_total", "counter", "Messages from clients that were none.", m->invalid_messages},
         {"events_total", "counter", "Events from the broker.", m->events},
+        {"wills_total", "counter", "MQTT wills that the bridge has had carried out.", m->wills},
         {"deliveries_total", "counter", "Messages sent to clients.", m->deliveries},
         {"delivered_bytes_total", "counter", "Bytes of messages sent to clients.", m->delivered_bytes},
         {"conflicts_total", "counter", "Current records sent to those whose write lost.", m->conflicts},

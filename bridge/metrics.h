@@ -14,6 +14,7 @@ struct mqsync_metrics {
     uint64_t invalid_messages;
     uint64_t errors[MQSYNC_CONFLICT + 1]; /* to clients, by code */
     uint64_t events;                      /* from the broker */
+    uint64_t wills;                       /* carried out */
     uint64_t deliveries;                  /* messages written to clients */
     uint64_t delivered_bytes;
     uint64_t conflicts; /* winners sent to those who lost */

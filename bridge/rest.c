@@ -261,7 +261,7 @@ struct mqsync_rest *mqsync_rest_open(struct mqsync_bridge *b, struct mqsync_exch
 static void forward(struct mqsync_rest *r, const struct mqsync_message *m)
 {
     struct mqsync_bridge *b = r->bridge;
-    struct mqsync_pending_command *c = mqsync_pending_add(&b->pending, r->handle, mqsync_monotonic_us());
+    struct mqsync_pending_command *c = mqsync_bridge_pend(b, r->handle);
     uint64_t correlation[3] = {r->handle, 0, 0};
     uint16_t mid;
 

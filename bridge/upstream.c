@@ -30,6 +30,12 @@ enum {
 #define OWNER_PROPERTY "owner"
 #define FORMER_OWNER_PROPERTY "formerOwner"
 
+/* Of all bridges that serve a broker one gets each will. */
+#define WILLS_GROUP "$share/mqsync/"
+
+static const char *const metadata_names[MQSYNC_UPSTREAM_METADATA_N] = {"mutationId", "baseVersion", "ifVersion",
+                                                                       "timestamp"};
+
 struct mqsync_upstream {
     const struct mqsync_upstream_handler *handler;
     struct mosquitto *mosq;
@@ -43,7 +49,8 @@ struct mqsync_upstream {
     char id[48];
     uint64_t secret; /* stands before every mark: another bridge's marks are not ours */
     bool connecting, up, said_down, ever;
-    int subscribe_mid;
+    int subscribe_mid, wills_mid;
+    bool returned; /* a bridge's command has come back, which has been said */
     int64_t now_ms, retry_ms, deadline_ms;
     unsigned backoff_ms;
     int fd; /* being watched; -1: none */
@@ -99,6 +106,20 @@ static void settle(struct mqsync_upstream *u, int result)
 
 /* --- what libmosquitto calls -------------------------------------------------------------------------------------- */
 
+/* QoS 0: a session that ends with its connection keeps nothing at QoS 1 either, and of many that come at once the broker
+ * drops as many or more there. */
+static void subscribe_to_wills(struct mqsync_upstream *u)
+{
+    struct mqsync_buf pattern = {0};
+
+    mqsync_buf_add_str(&pattern, WILLS_GROUP);
+    mqsync_buf_add_str(&pattern, u->prefix);
+    mqsync_buf_add(&pattern, "+/cmd/#", sizeof("+/cmd/#"));
+    if (!pattern.failed)
+        mosquitto_subscribe_v5(u->mosq, &u->wills_mid, pattern.p, 0, MQTT_SUB_OPT_SEND_RETAIN_NEVER, NULL);
+    mqsync_buf_free(&pattern);
+}
+
 static void on_connect(struct mosquitto *mosq, void *context, int result, int flags,
                        const mosquitto_property *properties)
 {
@@ -115,6 +136,8 @@ static void on_connect(struct mosquitto *mosq, void *context, int result, int fl
                    mosquitto_reason_string(result));
         return;
     }
+    u->returned = false;
+    subscribe_to_wills(u);
     mqsync_buf_add_str(&pattern, u->prefix);
     mqsync_buf_add(&pattern, "+/evt/+", sizeof("+/evt/+"));
     /* QoS 0: at QoS 1 the broker lets 20 be unacknowledged and drops what waits longer; either way seq tells */
@@ -130,6 +153,12 @@ static void on_subscribe(struct mosquitto *mosq, void *context, int mid, int n, 
 
     (void)mosq;
     (void)properties;
+    if (mid == u->wills_mid && (n < 1 || granted[0] >= 0x80))
+        mqsync_log(MQSYNC_LOG_WARNING, "MQS3051",
+                   "the broker does not let the bridge subscribe to " WILLS_GROUP
+                   "%s+/cmd/#: wills are not carried out until its ACLs allow it, as \"topic readwrite %s+/cmd/#\" does "
+                   "in an acl_file, and with auth.mqtt trustedUsers",
+                   u->prefix, u->prefix);
     if (mid != u->subscribe_mid || u->up)
         return;
     if (n < 1 || granted[0] >= 0x80) {
@@ -243,6 +272,68 @@ static void take_answer(struct mqsync_upstream *u, struct mqsync_slice payload, 
     free(correlation);
 }
 
+struct carried {
+    char *metadata[MQSYNC_UPSTREAM_METADATA_N];
+    bool marked; /* a bridge has sent it */
+};
+
+/* Of whichever bridge. */
+static bool is_mark(const char *text)
+{
+    static const char hex[] = "0123456789abcdef";
+
+    return strlen(text) == MARK_BYTES && strspn(text, hex) == HEX_DIGITS && text[HEX_DIGITS] == '-' &&
+           strspn(text + HEX_DIGITS + 1, hex) == HEX_DIGITS;
+}
+
+static void read_carried(const mosquitto_property *list, struct carried *c)
+{
+    bool skip = false;
+
+    for (;;) {
+        char *name = NULL, *value = NULL;
+        list = mosquitto_property_read_string_pair(list, MQTT_PROP_USER_PROPERTY, &name, &value, skip);
+        if (list && name && value && strcmp(name, MARK_PROPERTY) == 0 && is_mark(value))
+            c->marked = true;
+        for (size_t i = 0; list && name && value && i < MQSYNC_UPSTREAM_METADATA_N; i++) {
+            if (strcmp(name, metadata_names[i]) == 0) {
+                free(c->metadata[i]);
+                c->metadata[i] = value;
+                value = NULL;
+            }
+        }
+        free(name);
+        free(value);
+        if (!list)
+            return;
+        skip = true;
+    }
+}
+
+/* The plugin lets no command through, so this is a will; or there is no plugin, and then a bridge's own commands come,
+ * too, and must not go round and round. */
+static void take_will(struct mqsync_upstream *u, const struct mosquitto_message *m, const mosquitto_property *properties)
+{
+    struct mqsync_upstream_will w = {.payload = {m->payload, (size_t)m->payloadlen}};
+    struct carried carried = {0};
+
+    mqsync_topic_parse((struct mqsync_slice){u->prefix, strlen(u->prefix) - 1}, mqsync_slice_str(m->topic), &w.topic);
+    if (properties)
+        read_carried(properties, &carried);
+    if (!carried.marked && !m->retain) {
+        memcpy(w.metadata, carried.metadata, sizeof(w.metadata));
+        u->handler->will(u->handler->context, &w);
+    } else if (carried.marked && !u->returned) {
+        u->returned = true;
+        mqsync_log(MQSYNC_LOG_ERROR, "MQS3050",
+                   "a command of a bridge has come back: the broker at %s:%d seems not to have loaded the plugin, so that "
+                   "nothing is kept; see the lines of mqsync in its log, and \"plugin\" in mosquitto.conf",
+                   u->host, u->port);
+    }
+    for (size_t i = 0; i < MQSYNC_UPSTREAM_METADATA_N; i++)
+        free(carried.metadata[i]);
+}
+
 static void on_message(struct mosquitto *mosq, void *context, const struct mosquitto_message *m,
                        const mosquitto_property *properties)
 {
@@ -258,15 +349,15 @@ static void on_message(struct mosquitto *mosq, void *context, const struct mosqu
     collection = m->topic + prefix_n;
     kind = strchr(collection, '/');
     rest = kind ? strchr(kind + 1, '/') : NULL;
-    if (!rest)
-        return;
-    if (strncmp(kind, "/re/", 4) == 0) {
+    if (rest && strncmp(kind, "/re/", 4) == 0) {
         take_answer(u, payload, properties);
-    } else if (strncmp(kind, "/evt/", 5) == 0) {
+    } else if (rest && strncmp(kind, "/evt/", 5) == 0) {
         struct mqsync_upstream_event e = {.collection = {collection, (size_t)(kind - collection)},
                                           .record_id = mqsync_slice_str(rest + 1),
                                           .payload = payload};
         take_event(u, &e, properties);
+    } else if (kind && strncmp(kind, "/cmd", 4) == 0) {
+        take_will(u, m, properties);
     }
 }
 
@@ -475,10 +566,13 @@ static bool add_properties(const struct mqsync_upstream *u, const struct mqsync_
         if (rc && rc != MOSQ_ERR_MALFORMED_UTF8)
             return false;
     }
+    for (size_t i = 0; c->metadata && i < MQSYNC_UPSTREAM_METADATA_N; i++)
+        if (c->metadata[i] &&
+            mosquitto_property_add_string_pair(list, MQTT_PROP_USER_PROPERTY, metadata_names[i], c->metadata[i]))
+            return false;
     if (c->ack && mosquitto_property_add_string_pair(list, MQTT_PROP_USER_PROPERTY, "ack", "1"))
         return false;
-    if (c->mark == 0)
-        return true;
+    /* 0 as well: it keeps bridges from taking the command for a will */
     make_mark(u, c->mark, mark);
     return !mosquitto_property_add_string_pair(list, MQTT_PROP_USER_PROPERTY, MARK_PROPERTY, mark);
 }
@@ -517,6 +611,21 @@ void mqsync_upstream_turn_over(struct mqsync_upstream *u)
     u->commands = 0;
 }
 
+static void write_topic(struct mqsync_upstream *u, const struct mqsync_upstream_command *c)
+{
+    mqsync_buf_clear(&u->topic);
+    mqsync_buf_add_str(&u->topic, u->prefix);
+    mqsync_buf_add_slice(&u->topic, c->collection);
+    mqsync_buf_add_str(&u->topic, "/cmd");
+    if (c->record_id.n) {
+        mqsync_buf_add_char(&u->topic, '/');
+        mqsync_buf_add_slice(&u->topic, c->record_id);
+        mqsync_buf_add_char(&u->topic, '/');
+        mqsync_buf_add_str(&u->topic, mqsync_op_name(c->op));
+    }
+    mqsync_buf_add_char(&u->topic, '\0');
+}
+
 enum mqsync_code mqsync_upstream_command(struct mqsync_upstream *u, const struct mqsync_upstream_command *c,
                                          uint16_t *ret_mid)
 {
@@ -530,10 +639,7 @@ enum mqsync_code mqsync_upstream_command(struct mqsync_upstream *u, const struct
         u->handler->busy(u->handler->context);
     else if (!u->corked)
         cork(u, true);
-    mqsync_buf_clear(&u->topic);
-    mqsync_buf_add_str(&u->topic, u->prefix);
-    mqsync_buf_add_slice(&u->topic, c->collection);
-    mqsync_buf_add(&u->topic, "/cmd", sizeof("/cmd"));
+    write_topic(u, c);
     if (!u->topic.failed && add_properties(u, c, &properties))
         rc = mosquitto_publish_v5(u->mosq, &mid, u->topic.p, (int)c->payload.n, c->payload.p, 1, false, properties);
     mosquitto_property_free_all(&properties);

@@ -17,12 +17,24 @@ struct mqsync_upstream_event {
     struct mqsync_slice owner, former_owner; /* empty: nobody's */
 };
 
+/* User properties that are metadata of a command of the short form. */
+enum { MQSYNC_UPSTREAM_METADATA_N = 4 };
+
+/* A command that no plugin has taken: somebody's will. Everything lives for the call. */
+struct mqsync_upstream_will {
+    struct mqsync_topic topic; /* below root/{collection}/cmd */
+    struct mqsync_slice payload;
+    const char *metadata[MQSYNC_UPSTREAM_METADATA_N]; /* NULL: not given */
+};
+
 struct mqsync_upstream_handler {
     void *context;
     void (*up)(void *context); /* connected, subscribed: what happens from now on is announced */
     void (*down)(void *context);
     /* Announced from the moment of the subscription on; some may be missing, and are seen missing by their seq. */
     void (*event)(void *context, const struct mqsync_upstream_event *e);
+    /* Never for what a bridge has sent, this or another one. */
+    void (*will)(void *context, const struct mqsync_upstream_will *w);
     /* An answer to the command with that correlation; payload lives for the call. */
     void (*answer)(void *context, struct mqsync_slice correlation, struct mqsync_slice payload);
     /* The broker has acknowledged the command of that message id. */
@@ -65,6 +77,9 @@ void mqsync_upstream_peer(const struct mqsync_upstream *u, struct mqsync_upstrea
 
 struct mqsync_upstream_command {
     struct mqsync_slice collection;
+    struct mqsync_slice record_id; /* of the short form; n is 0: the documented one */
+    enum mqsync_op op;
+    const char *const *metadata; /* of the short form: MQSYNC_UPSTREAM_METADATA_N, as of a will; NULL: none */
     struct mqsync_slice payload;
     const char *user;                 /* on whose behalf; "": nobody's; NULL: not said */
     const struct mqsync_slice *roles; /* the user's: roles_n, each with a NUL behind it */

@@ -186,9 +186,12 @@ static bool may_receive(struct check *c)
     }
 }
 
-/* What a filter with wildcards may bring is decided at each delivery. */
+/* What a filter with wildcards may bring is decided at each delivery; but whoever shared the bridge's subscription would
+ * take wills away from it, though he would not be given them. */
 static bool may_subscribe(struct check *c)
 {
+    if (is(c->at.level, "cmd"))
+        return false;
     if (is_wildcard(c->at.collection) || is_wildcard(c->at.level) || c->at.level.n == 0)
         return true;
     if (is(c->at.level, "re"))
@@ -205,17 +208,30 @@ static bool may_publish(const struct check *c)
     return is(c->at.level, "cmd");
 }
 
+/* The filter of a shared subscription without "$share/{group}/"; others as they are. */
+static const char *filter_of(const char *topic)
+{
+    static const char share[] = "$share/";
+    const char *slash;
+
+    if (strncmp(topic, share, sizeof(share) - 1) != 0)
+        return topic;
+    slash = strchr(topic + sizeof(share) - 1, '/');
+    return slash ? slash + 1 : topic;
+}
+
 int mqsync_acl_check(struct mqsync_plugin *p, const struct mosquitto_evt_acl_check *e)
 {
     struct check c = {.plugin = p, .event = e};
+    const char *topic = e->access == MOSQ_ACL_SUBSCRIBE ? filter_of(e->topic) : e->topic;
     bool may = true;
 
-    if (strncmp(e->topic, p->prefix, p->prefix_n) != 0 ||
+    if (strncmp(topic, p->prefix, p->prefix_n) != 0 ||
         mqsync_config_trusted(p->config, mosquitto_client_username(e->client)))
         return p->allowed;
     if (!mqsync_logins_identify(p->logins, e->client, mqsync_time_now(), &c.who))
         return MOSQ_ERR_ACL_DENIED;
-    c.at = place_of(e->topic + p->prefix_n);
+    c.at = place_of(topic + p->prefix_n);
     if (e->access == MOSQ_ACL_READ)
         may = may_receive(&c);
     else if (e->access == MOSQ_ACL_SUBSCRIBE)

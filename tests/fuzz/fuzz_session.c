@@ -418,6 +418,17 @@ void mqsync_upstream_tick(struct mqsync_upstream *u, int64_t now_ms)
     (void)now_ms;
 }
 
+/* Of the short form, whose payload the bridge passes on unread. */
+static void read_short_form(struct command *kept, const struct mqsync_upstream_command *c)
+{
+    static const enum mqsync_type types[] = {MQSYNC_TYPE_INSERT, MQSYNC_TYPE_UPDATE, MQSYNC_TYPE_DELETE};
+
+    CHECK(mqsync_record_id_valid(c->record_id) && c->op <= MQSYNC_DELETE);
+    mqsync_buf_add_slice(&kept->scratch, c->record_id);
+    kept->m = (struct mqsync_message){
+        .type = types[c->op], .collection = mqsync_slice_str(kept->name), .record_id = mqsync_buf_slice(&kept->scratch)};
+}
+
 enum mqsync_code mqsync_upstream_command(struct mqsync_upstream *u, const struct mqsync_upstream_command *c,
                                          uint16_t *ret_mid)
 {
@@ -436,7 +447,11 @@ enum mqsync_code mqsync_upstream_command(struct mqsync_upstream *u, const struct
     kept->mid = ++w.mids ? w.mids : ++w.mids;
     CHECK(mqsync_collection_valid(c->collection));
     memcpy(kept->name, c->collection.p, c->collection.n);
-    CHECK(mqsync_message_decode(mqsync_buf_slice(&kept->text), mqsync_slice_str(kept->name), &kept->scratch, &kept->m, &e) == MQSYNC_OK);
+    if (c->record_id.n)
+        read_short_form(kept, c);
+    else
+        CHECK(mqsync_message_decode(mqsync_buf_slice(&kept->text), mqsync_slice_str(kept->name), &kept->scratch, &kept->m,
+                                    &e) == MQSYNC_OK);
     *w.commands_end = kept;
     w.commands_end = &kept->next;
     *ret_mid = kept->mid;
@@ -1043,6 +1058,37 @@ static void anything_from_broker(void)
     free(copy);
 }
 
+static void somebody_dies(unsigned how)
+{
+    static const char *const topics[] = {
+        "s/a/cmd",           "s/bb/cmd",      "s/nowhere/cmd",   "s/a/cmd/r1/insert", "s/a/cmd/r2/update",
+        "s/bb/cmd/r1/delete", "s/a/cmd/r1/no", "s//cmd/x/insert", "s/a/cmd/x",
+    };
+    static const char *const texts[] = {
+        "{\"type\":\"insert\",\"recordId\":\"r3\",\"data\":{}}",
+        "{\"type\":\"delete\",\"recordId\":\"r3\"}",
+        "{\"type\":\"sync\"}",
+        "{\"type\":\"subscribe\",\"collection\":\"a\"}",
+        "{\"a\":1}",
+        "",
+    };
+    const char *topic = topics[how % 9];
+    size_t n = how % 7 < 6 ? strlen(texts[how % 7]) : byte();
+    struct mqsync_upstream_will will = {.metadata = {how & 1 ? "m" : NULL, how & 2 ? "x" : NULL}};
+    char *copy;
+
+    if (how % 7 == 6 && n > (size_t)(w.end - w.in))
+        n = (size_t)(w.end - w.in);
+    copy = malloc(n + 1);
+    CHECK(copy);
+    memcpy(copy, how % 7 < 6 ? texts[how % 7] : (const char *)w.in, n);
+    w.in += how % 7 < 6 ? 0 : n;
+    will.payload = (struct mqsync_slice){copy, n};
+    mqsync_topic_parse(MQSYNC_SLICE("s"), mqsync_slice_str(topic), &will.topic);
+    w.handler.will(w.handler.context, &will);
+    free(copy);
+}
+
 static void play_broker(unsigned how)
 {
     struct command *c = w.commands;
@@ -1069,7 +1115,9 @@ static void play_broker(unsigned how)
             free_packet(take_packet());
         break;
     case 6:
-        if (w.up)
+        if (w.up && how & 8)
+            somebody_dies(byte());
+        else if (w.up)
             anything_from_broker();
         break;
     default:
