@@ -106,8 +106,8 @@ static void settle(struct mqsync_upstream *u, int result)
 
 /* --- what libmosquitto calls -------------------------------------------------------------------------------------- */
 
-/* QoS 0: a session that ends with its connection keeps nothing at QoS 1 either, and of many that come at once the broker
- * drops as many or more there. */
+/* QoS 0: a session that ends with its connection keeps nothing at QoS 1 either, and of many that come at once the
+ * broker drops as many or more there. */
 static void subscribe_to_wills(struct mqsync_upstream *u)
 {
     struct mqsync_buf pattern = {0};
@@ -154,11 +154,12 @@ static void on_subscribe(struct mosquitto *mosq, void *context, int mid, int n, 
     (void)mosq;
     (void)properties;
     if (mid == u->wills_mid && (n < 1 || granted[0] >= 0x80))
-        mqsync_log(MQSYNC_LOG_WARNING, "MQS3051",
-                   "the broker does not let the bridge subscribe to " WILLS_GROUP
-                   "%s+/cmd/#: wills are not carried out until its ACLs allow it, as \"topic readwrite %s+/cmd/#\" does "
-                   "in an acl_file, and with auth.mqtt trustedUsers",
-                   u->prefix, u->prefix);
+        mqsync_log(
+            MQSYNC_LOG_WARNING, "MQS3051",
+            "the broker does not let the bridge subscribe to " WILLS_GROUP
+            "%s+/cmd/#: wills are not carried out until its ACLs allow it, as \"topic readwrite %s+/cmd/#\" does "
+            "in an acl_file, and with auth.mqtt trustedUsers",
+            u->prefix, u->prefix);
     if (mid != u->subscribe_mid || u->up)
         return;
     if (n < 1 || granted[0] >= 0x80) {
@@ -312,7 +313,8 @@ static void read_carried(const mosquitto_property *list, struct carried *c)
 
 /* The plugin lets no command through, so this is a will; or there is no plugin, and then a bridge's own commands come,
  * too, and must not go round and round. */
-static void take_will(struct mqsync_upstream *u, const struct mosquitto_message *m, const mosquitto_property *properties)
+static void take_will(struct mqsync_upstream *u, const struct mosquitto_message *m,
+                      const mosquitto_property *properties)
 {
     struct mqsync_upstream_will w = {.payload = {m->payload, (size_t)m->payloadlen}};
     struct carried carried = {0};
@@ -325,10 +327,11 @@ static void take_will(struct mqsync_upstream *u, const struct mosquitto_message 
         u->handler->will(u->handler->context, &w);
     } else if (carried.marked && !u->returned) {
         u->returned = true;
-        mqsync_log(MQSYNC_LOG_ERROR, "MQS3050",
-                   "a command of a bridge has come back: the broker at %s:%d seems not to have loaded the plugin, so that "
-                   "nothing is kept; see the lines of mqsync in its log, and \"plugin\" in mosquitto.conf",
-                   u->host, u->port);
+        mqsync_log(
+            MQSYNC_LOG_ERROR, "MQS3050",
+            "a command of a bridge has come back: the broker at %s:%d seems not to have loaded the plugin, so that "
+            "nothing is kept; see the lines of mqsync in its log, and \"plugin\" in mosquitto.conf",
+            u->host, u->port);
     }
     for (size_t i = 0; i < MQSYNC_UPSTREAM_METADATA_N; i++)
         free(carried.metadata[i]);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Wills on cmd topics: the broker shows them to no plugin, so the bridge sends them to it again, as commands of nobody's.
+/* Wills on cmd topics: the broker shows them to no plugin, so the bridge sends them to it again, as commands of
+ * nobody's.
  */
 #ifndef MQSYNC_BRIDGE_WILL_H
 #define MQSYNC_BRIDGE_WILL_H

@@ -186,8 +186,8 @@ static bool may_receive(struct check *c)
     }
 }
 
-/* What a filter with wildcards may bring is decided at each delivery; but whoever shared the bridge's subscription would
- * take wills away from it, though he would not be given them. */
+/* What a filter with wildcards may bring is decided at each delivery; but whoever shared the bridge's subscription
+ * would take wills away from it, though he would not be given them. */
 static bool may_subscribe(struct check *c)
 {
     if (is(c->at.level, "cmd"))

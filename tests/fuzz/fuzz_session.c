@@ -1198,6 +1198,7 @@ static void finish(void)
     for (size_t i = 0; i < MQSYNC_CHANNELS_BUCKETS; i++)
         CHECK(!w.bridge.channels.buckets[i]);
     CHECK(!w.bridge.feeds.first && w.bridge.feeds.asked_n == 0 && w.bridge.metrics.connections == 0);
+    mqsync_users_sweep(&w.bridge.users, INT64_MAX);
     mqsync_database_reopen(&w.bridge.database);
     mqsync_pending_close(&w.bridge.pending);
     mqsync_buf_free(&w.bridge.message);
