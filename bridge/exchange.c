@@ -41,6 +41,7 @@ struct mqsync_exchange {
     struct mqsync_buf body;
     /* the answer */
     bool close, head_sent, last_sent, streams;
+    bool wire_is_last; /* nothing follows it: while wire is written, reading goes on and may come to its end */
     struct mqsync_buf wire;
     size_t written;
     lws_sorted_usec_list_t check;
@@ -516,6 +517,7 @@ static void compose(struct mqsync_exchange *x)
         x->head_sent = true;
     }
     compose_body(x, x->streams && !x->is_old);
+    x->wire_is_last = !answer_of(x)->more;
 }
 
 static int finish(struct mqsync_exchange **at)
@@ -558,14 +560,14 @@ int mqsync_exchange_writable(struct mqsync_exchange **at)
     x->written += n;
     if (n && !x->lingering)
         lws_set_timeout(x->wsi, PENDING_TIMEOUT_HTTP_CONTENT, STALLED_SECONDS);
-    x->last_sent = x->written == x->wire.n && !a->more;
+    x->last_sent = x->written == x->wire.n && x->wire_is_last;
     if (x->written < x->wire.n || lws_partial_buffered(x->wsi)) {
         lws_callback_on_writable(x->wsi);
         return 0;
     }
     if (x->last_sent)
         return finish(at);
-    if (a->body.n == 0) {
+    if (a->body.n == 0 && a->more) {
         want_nothing(x);
         mqsync_rest_continue(x->rest);
     } else {

@@ -193,6 +193,19 @@ for (const { broker, bridge, how } of both) {
         await noneOpen(bridge);
     });
 
+    test(`an answer ends where it ends, whatever is still being written then, ${how}`, async () => {
+        const c = unique('c');
+        const device = await broker.client();
+        for (let i = 0; i < 16; i++) {
+            await device.short(c, `r${i}`, 'insert', { text: 'x'.repeat(300_000) });
+        }
+        for (let limit = 1; limit <= 16; limit++) { // the last record is read while the one before it leaves in pieces, or not
+            const { body } = await ask('GET', `/sync/${c}?limit=${limit}`, { headers: { connection: 'close' } });
+            assert.deepEqual(body.records.map((r) => r.recordId), Array.from({ length: limit }, (_, i) => `r${i}`));
+        }
+        await noneOpen(bridge);
+    });
+
     test(`a reader that does not read costs little, and gets everything once it does, ${how}`, async () => {
         const c = unique('c');
         const device = await broker.client();
