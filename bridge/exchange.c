@@ -2,9 +2,11 @@
 #include "exchange.h"
 
 #include <libwebsockets.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <time.h>
 
 #include "http.h"
@@ -15,7 +17,8 @@ enum {
     PIECE_BYTES = 65536,  /* of an answer, before the others get their turn */
     CHECK_MIN_US = 1000,  /* whether the peer takes what is written: so often while it does, */
     CHECK_MAX_US = 64000, /* and more and more seldom while it does not */
-    STALLED_SECONDS = 30, /* for a peer to take a piece */
+    STALLED_SECONDS = 30, /* for a peer to take anything */
+    KEPT_SECONDS = 5,     /* longer than announced: for a request that leaves just before the connection would close */
     BODY_US = 60000000,   /* for a body to come, however slowly */
     LINGER_SECONDS = 2,   /* for the rest of a body that is not wanted: closed at once, the peer might not see why */
     LINGER_BYTES = 4 << 20,
@@ -46,6 +49,7 @@ struct mqsync_exchange {
     size_t written;
     lws_sorted_usec_list_t check;
     int64_t check_us;
+    int untaken; /* bytes in the socket's buffer, when last looked at */
 };
 
 static struct mqsync_http_answer *answer_of(struct mqsync_exchange *x)
@@ -54,6 +58,19 @@ static struct mqsync_http_answer *answer_of(struct mqsync_exchange *x)
 }
 
 /* --- reading and writing in turns --------------------------------------------------------------------------------- */
+
+/* The socket calls itself writable again only when a good part of its buffer, of up to some megabytes, is empty. A slow
+ * peer lives all the same. */
+static void notice_progress(struct mqsync_exchange *x)
+{
+    int untaken, before = x->untaken;
+
+    if (ioctl(lws_get_socket_fd(x->wsi), SIOCOUTQ, &untaken) < 0)
+        return;
+    x->untaken = untaken;
+    if (untaken < before)
+        lws_set_timeout(x->wsi, PENDING_TIMEOUT_HTTP_CONTENT, STALLED_SECONDS);
+}
 
 /* libwebsockets writes for HTTP only while it also watches for input. But what comes during an answer (the next
  * request) it neither reads nor forgets: it would go round and round until the peer has taken the answer. So it may
@@ -64,6 +81,7 @@ static void on_check(lws_sorted_usec_list_t *sul)
     struct pollfd fd = {.fd = lws_get_socket_fd(x->wsi), .events = POLLOUT};
     bool writable = poll(&fd, 1, 0) > 0;
 
+    notice_progress(x);
     lws_rx_flow_control(x->wsi, writable);
     if (writable)
         lws_callback_on_writable(x->wsi);
@@ -148,7 +166,7 @@ static bool takes_body(enum mqsync_http_method method)
 
 static void read_framing(struct mqsync_exchange *x)
 {
-    char length[32], encoding[32], expect[32], version[16];
+    char length[32], encoding[32], expect[32], version[16], connection[32];
 
     x->is_old = header(x->wsi, WSI_TOKEN_HTTP, version, sizeof(version)) && strcmp(version, "HTTP/1.0") == 0;
     if (!header(x->wsi, WSI_TOKEN_HTTP_CONTENT_LENGTH, length, sizeof(length)) || !parse_length(length, &x->length)) {
@@ -164,6 +182,8 @@ static void read_framing(struct mqsync_exchange *x)
     x->chunked = encoding[0];
     x->has_body = x->chunked || x->length > 0;
     x->close = x->is_old || (takes_body(x->method) && !x->has_length); /* libwebsockets would wait for more */
+    if (header(x->wsi, WSI_TOKEN_CONNECTION, connection, sizeof(connection)) && strcasecmp(connection, "close") == 0)
+        x->close = true;
     if (header(x->wsi, WSI_TOKEN_HTTP_EXPECT, expect, sizeof(expect)))
         x->continues = strcasecmp(expect, "100-continue") == 0;
 }
@@ -478,8 +498,11 @@ static void compose_head(struct mqsync_exchange *x)
     }
     if (x->under_sync)
         add_cors(x, out);
-    if (x->close)
-        add_header(out, "connection", "close");
+    add_header(out, "connection", x->close ? "close" : "keep-alive");
+    if (!x->close) {
+        snprintf(line, sizeof(line), "timeout=%u", x->bridge->config->bridge.idle_timeout_seconds);
+        add_header(out, "keep-alive", line);
+    }
     mqsync_buf_add_str(out, "\r\n");
 }
 
@@ -524,6 +547,7 @@ static int finish(struct mqsync_exchange **at)
 {
     struct mqsync_exchange *x = *at;
     struct lws *wsi = x->wsi;
+    int kept_seconds = (int)x->bridge->config->bridge.idle_timeout_seconds + KEPT_SECONDS;
 
     if (x->lingering) {
         lws_set_timeout(wsi, PENDING_TIMEOUT_HTTP_CONTENT, LINGER_SECONDS);
@@ -535,7 +559,10 @@ static int finish(struct mqsync_exchange **at)
     lws_set_timeout(wsi, NO_PENDING_TIMEOUT, 0);
     mqsync_exchange_close(x);
     lws_rx_flow_control(wsi, 1);
-    return lws_http_transaction_completed(wsi) ? -1 : 0;
+    if (lws_http_transaction_completed(wsi))
+        return -1;
+    lws_set_timeout(wsi, PENDING_TIMEOUT_HTTP_KEEPALIVE_IDLE, kept_seconds);
+    return 0;
 }
 
 int mqsync_exchange_writable(struct mqsync_exchange **at)
