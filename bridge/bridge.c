@@ -294,8 +294,9 @@ enum mqsync_code mqsync_bridge_configure(struct mqsync_bridge *b, struct mqsync_
     b->config = config;
     b->trusted = mqsync_config_trusted(config, config->bridge.username);
     if (config->auth.present && !b->trusted)
-        mqsync_log(MQSYNC_LOG_WARNING, "MQS3045",
-                   "bridge.username is not listed in trustedUsers: the plugin refuses all writes of clients with a token");
+        mqsync_log(
+            MQSYNC_LOG_WARNING, "MQS3045",
+            "bridge.username is not listed in trustedUsers: the plugin refuses all writes of clients with a token");
     return MQSYNC_OK;
 }
 

@@ -37,8 +37,8 @@ struct mqsync_bridge {
     struct mqsync_channels channels;
     struct mqsync_feeds feeds;
     struct mqsync_pending pending;
-    struct mqsync_rests rests; /* HTTP requests */
-    int64_t acknowledged_us; /* when the broker has last acknowledged a command, or had none to */
+    struct mqsync_rests rests;       /* HTTP requests */
+    int64_t acknowledged_us;         /* when the broker has last acknowledged a command, or had none to */
     struct mqsync_session *sessions; /* all of them */
     struct mqsync_session **by_index;
     uint32_t by_index_n, free_index;

@@ -14,7 +14,7 @@ enum {
     LOOK_AFTER = 1024, /* records passed over, or KiB, before it looks at the clock: under a millisecond */
     ASK_AGAIN_US = 200000,
     ANSWER_US = 20000000, /* a question whose answer, or next page, takes longer is asked anew */
-    RACE_MS = 10000, /* somebody else's change may be on its way to a client for so long */
+    RACE_MS = 10000,      /* somebody else's change may be on its way to a client for so long */
     CLOSE_TRY_AGAIN = 1013,
 };
 
@@ -337,8 +337,8 @@ static bool is_known(const struct mqsync_feed *f, const struct mqsync_record *r)
     return c->seq <= f->complete && last->arrived_ms - c->arrived_ms > RACE_MS;
 }
 
-/* A page of one, after the event. An app that has changed a record itself takes an `update` of it for a conflict and lets
- * its own clock decide who wins; a page it takes as it is. */
+/* A page of one, after the event. An app that has changed a record itself takes an `update` of it for a conflict and
+ * lets its own clock decide who wins; a page it takes as it is. */
 static void send_as_page(struct mqsync_feed *f, struct mqsync_slice id, const struct mqsync_record *r)
 {
     struct mqsync_page page = {0};

@@ -55,7 +55,7 @@ struct mqsync_feed {
     /* when asking the broker */
     bool asked;
     uint64_t question;
-    int64_t asked_us; /* or when its last page came */
+    int64_t asked_us;         /* or when its last page came */
     struct mqsync_queue held; /* events since the question; an empty one stands for the client's own */
     bool held_lost;
     /* own changes that need not be told, with full_updates */

@@ -20,7 +20,7 @@ struct mqsync_metrics {
     uint64_t conflicts; /* winners sent to those who lost */
     uint64_t collapses;
     uint64_t upstream_losses;
-    uint64_t tunnel_bytes_in, tunnel_bytes_out; /* of MQTT, from clients and to them */
+    uint64_t tunnel_bytes_in, tunnel_bytes_out;   /* of MQTT, from clients and to them */
     uint64_t latency[MQSYNC_LATENCY_BUCKETS + 1]; /* from command to event; the last: above all bounds */
     uint64_t latency_us;
     /* now */

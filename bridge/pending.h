@@ -8,7 +8,7 @@
 enum { MQSYNC_PENDING_MAX = 32768 };
 
 struct mqsync_pending_command {
-    uint64_t mark; /* on the command and its event; cannot be guessed; 0: unused */
+    uint64_t mark;    /* on the command and its event; cannot be guessed; 0: unused */
     uint64_t session; /* or HTTP request, or MQSYNC_WILL_SENDER */
     int64_t sent_us;
     uint16_t mid;   /* 0: not sent yet */

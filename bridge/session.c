@@ -9,9 +9,9 @@
 
 enum {
     UNAUTHENTICATED_MS = 10000,
-    TOO_LONG_MS = 1000, /* for a message that is too long to end */
+    TOO_LONG_MS = 1000,   /* for a message that is too long to end */
     STALLED_US = 5000000, /* without an acknowledgement while some are due: the broker hangs */
-    LINGER_MS = 5000,   /* for a queue to get out before its connection is closed */
+    LINGER_MS = 5000,     /* for a queue to get out before its connection is closed */
     SYNCS_MAX = 32,
     SUBSCRIPTIONS_MAX = 1000,
     PENDING_HIGH = 256, /* commands on their way: above that a connection is not read from */

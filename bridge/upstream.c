@@ -40,7 +40,7 @@ struct mqsync_upstream {
     const struct mqsync_upstream_handler *handler;
     struct mosquitto *mosq;
     struct mqsync_dial *dial; /* has mosq for itself; NULL: nobody is connecting */
-    char *prefix; /* the root and a slash */
+    char *prefix;             /* the root and a slash */
     char *host;
     int port;
     bool tls;
@@ -229,13 +229,17 @@ static void read_told(const struct mqsync_upstream *u, const mosquitto_property 
     for (;;) {
         char *name = NULL, *value = NULL;
         list = mosquitto_property_read_string_pair(list, MQTT_PROP_USER_PROPERTY, &name, &value, skip);
-        if (list && strcmp(name, OWNER_PROPERTY) == 0) {
+        /* later versions of the library give NULL for what is empty */
+        const char *key = name ? name : "";
+        if (list && !value)
+            value = strdup("");
+        if (list && strcmp(key, OWNER_PROPERTY) == 0) {
             take_owner(t, &t->owner, value);
             value = NULL;
-        } else if (list && strcmp(name, FORMER_OWNER_PROPERTY) == 0) {
+        } else if (list && strcmp(key, FORMER_OWNER_PROPERTY) == 0) {
             take_owner(t, &t->former_owner, value);
             value = NULL;
-        } else if (list && !t->mark && strcmp(name, MARK_PROPERTY) == 0) {
+        } else if (list && !t->mark && value && strcmp(key, MARK_PROPERTY) == 0) {
             t->mark = parse_mark(u, value);
         }
         free(name);

@@ -9,7 +9,7 @@ struct mqsync_user {
     struct mqsync_user *next;
     unsigned connections;
     unsigned messages;
-    int64_t minute; /* that messages were counted in */
+    int64_t minute;  /* that messages were counted in */
     bool is_address; /* name is that of a host: anonymous ones are counted by it */
     char name[];
 };
@@ -27,7 +27,8 @@ void mqsync_user_leave(struct mqsync_user *u); /* NULL is fine */
 
 /* For a request, which is no connection: a user that stays until mqsync_users_sweep() after its minute. NULL: out of
  * memory. */
-struct mqsync_user *mqsync_user_visit(struct mqsync_users *users, struct mqsync_slice name, struct mqsync_slice address);
+struct mqsync_user *mqsync_user_visit(struct mqsync_users *users, struct mqsync_slice name,
+                                      struct mqsync_slice address);
 /* Forgets those without a connection whose minute is over. */
 void mqsync_users_sweep(struct mqsync_users *users, int64_t now_ms);
 
