@@ -130,19 +130,6 @@ static bool starts_with(struct mqsync_slice text, const char *start)
     return text.n >= n && memcmp(text.p, start, n) == 0;
 }
 
-/* Counts an error of the plugin's by its code. */
-static void count_error(struct mqsync_bridge *b, struct mqsync_slice payload)
-{
-    struct mqsync_slice code;
-
-    if (mqsync_json_check(payload, NULL, NULL) != MQSYNC_OK || !mqsync_json_find(payload, MQSYNC_SLICE("code"), &code) ||
-        mqsync_json_typeof(code) != MQSYNC_JSON_STRING)
-        return;
-    for (int i = MQSYNC_OK + 1; i <= MQSYNC_CONFLICT; i++)
-        b->metrics.errors[i] += mqsync_slice_equal((struct mqsync_slice){code.p + 1, code.n - 2},
-                                                   mqsync_slice_str(mqsync_code_name((enum mqsync_code)i)));
-}
-
 static void answer(void *context, struct mqsync_slice correlation, struct mqsync_slice payload)
 {
     struct mqsync_bridge *b = context;
@@ -172,8 +159,6 @@ static void answer(void *context, struct mqsync_slice correlation, struct mqsync
             mqsync_feed_answer(b, f, payload);
         return;
     }
-    if (starts_with(payload, "{\"type\":\"error\""))
-        count_error(b, payload);
     b->metrics.conflicts +=
         starts_with(payload, "{\"type\":\"update\"") || starts_with(payload, "{\"type\":\"delete\"");
     mqsync_session_pass_on(s, payload);
