@@ -420,12 +420,25 @@ static void complain(struct load *l, const struct frame *f)
         snprintf(l->complaint, sizeof(l->complaint), "%.*s", (int)(f->n < 400 ? f->n : 400), (const char *)f->text);
 }
 
+/* Who says nothing for five minutes is asked whether he is there. */
+static void pong(const struct conn *c, const struct frame *f)
+{
+    uint8_t out[6 + 125] = {0x8A, (uint8_t)(0x80 | f->n)}; /* masked with zeros */
+    memcpy(out + 6, f->text, f->n);
+    if (send(c->fd, out, 6 + f->n, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)(6 + f->n))
+        die("a subscriber cannot answer a ping: %s", strerror(errno));
+}
+
 static void take_frame(struct load *l, struct conn *c, const struct frame *f)
 {
     static const char mark[] = "\"counter\":";
     enum { MARK = sizeof(mark) - 1 };
     const uint8_t *at = f->text + c->counter_at;
     uint64_t number = 0;
+    if (f->opcode == 9 && f->n <= 125) {
+        pong(c, f);
+        return;
+    }
     if (f->opcode != 1) {
         complain(l, f);
         return;

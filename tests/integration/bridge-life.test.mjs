@@ -72,7 +72,7 @@ test('the broker dies with writes on their way: each is answered, and what is an
 });
 
 test('a command that the broker takes only bit by bit', async (t) => {
-    const { broker, bridge, stop } = await startBoth({ limits: { maxRecordBytes: 20_000_000 } });
+    const { broker, bridge, stop } = await startBoth({ limits: { maxRecordBytes: 20_000_000 } }, { broker: { conf: ['max_packet_size 30000000'] } });
     t.after(stop);
     const ana = await bridge.client();
     broker.process.kill('SIGSTOP');
