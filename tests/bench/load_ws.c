@@ -421,12 +421,12 @@ static void complain(struct load *l, const struct frame *f)
 }
 
 /* Who says nothing for five minutes is asked whether he is there. */
-static void pong(const struct conn *c, const struct frame *f)
+static void pong(int fd, const struct frame *f)
 {
     uint8_t out[6 + 125] = {0x8A, (uint8_t)(0x80 | f->n)}; /* masked with zeros */
     memcpy(out + 6, f->text, f->n);
-    if (send(c->fd, out, 6 + f->n, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)(6 + f->n))
-        die("a subscriber cannot answer a ping: %s", strerror(errno));
+    if (send(fd, out, 6 + f->n, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)(6 + f->n))
+        die("a ping cannot be answered: %s", strerror(errno));
 }
 
 static void take_frame(struct load *l, struct conn *c, const struct frame *f)
@@ -436,7 +436,7 @@ static void take_frame(struct load *l, struct conn *c, const struct frame *f)
     const uint8_t *at = f->text + c->counter_at;
     uint64_t number = 0;
     if (f->opcode == 9 && f->n <= 125) {
-        pong(c, f);
+        pong(c->fd, f);
         return;
     }
     if (f->opcode != 1) {
@@ -490,11 +490,16 @@ static bool read_conn(struct load *l, struct conn *c)
     return n == sizeof(in);
 }
 
-/* Nobody sends the writer anything but errors. */
+/* Nobody sends the writer anything but errors and pings. */
 static void read_writer(struct load *l)
 {
     uint8_t in[FRAME_MAX];
     ssize_t got = recv(l->writer, in, sizeof(in), MSG_DONTWAIT);
+    struct frame f;
+    if (got > 0 && parse_frame(in, (size_t)got, &f) && f.opcode == 9 && f.n <= 125 && f.whole_n == (size_t)got) {
+        pong(l->writer, &f);
+        return;
+    }
     if (got > 0)
         die("the writer was sent %.*s", (int)got, (const char *)in);
     if (got == 0)
