@@ -99,7 +99,10 @@ class Documented {
             const have = this.records.get(m.recordId)?.version ?? 0;
             if (m.metadata.version === have + 1 || (type === 'insert' && m.metadata.version > have)) {
                 this.#apply(m.recordId, m.metadata.version, type, data);
-            } // otherwise a page is on its way that has it
+            } else { // an event that came after the change was here before its ack: what the record is now, the server knows
+                const since = { since: m.metadata.seq - 1, epoch: this.epoch };
+                this.client.send({ type: 'sync', collection: this.collection, metadata: since });
+            }
         } else if (['insert', 'update', 'delete'].includes(m.type)) {
             if (m.metadata.version > (this.records.get(m.recordId)?.version ?? 0)) {
                 this.#apply(m.recordId, m.metadata.version, m.type, m.data);
