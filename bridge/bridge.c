@@ -65,10 +65,8 @@ static void take_epoch(struct mqsync_bridge *b, struct mqsync_slice payload)
     b->database.dir = b->directory;
     view = mqsync_database_view(&b->database, mqsync_monotonic_us(), false, &wait);
     if (!view || mqsync_json_check(payload, NULL, NULL) != MQSYNC_OK ||
-        mqsync_json_typeof(payload) != MQSYNC_JSON_OBJECT ||
-        !mqsync_json_find(payload, MQSYNC_SLICE("metadata"), &metadata) ||
-        mqsync_json_typeof(metadata) != MQSYNC_JSON_OBJECT ||
-        !mqsync_json_find(metadata, MQSYNC_SLICE("epoch"), &epoch) || mqsync_json_typeof(epoch) != MQSYNC_JSON_STRING ||
+        !mqsync_json_member(payload, MQSYNC_SLICE("metadata"), MQSYNC_JSON_OBJECT, &metadata) ||
+        !mqsync_json_member(metadata, MQSYNC_SLICE("epoch"), MQSYNC_JSON_STRING, &epoch) ||
         !mqsync_slice_equal((struct mqsync_slice){epoch.p + 1, epoch.n - 2},
                             mqsync_slice_str(mqsync_view_epoch(view)))) {
         if (view)
@@ -124,12 +122,6 @@ static struct mqsync_feed *feed_of_question(const struct mqsync_session *s, uint
     return NULL;
 }
 
-static bool starts_with(struct mqsync_slice text, const char *start)
-{
-    size_t n = strlen(start);
-    return text.n >= n && memcmp(text.p, start, n) == 0;
-}
-
 static void answer(void *context, struct mqsync_slice correlation, struct mqsync_slice payload)
 {
     struct mqsync_bridge *b = context;
@@ -146,7 +138,7 @@ static void answer(void *context, struct mqsync_slice correlation, struct mqsync
     struct mqsync_pending_command *c = mqsync_pending_by_mark(&b->pending, is[1]);
     if (is[0] == MQSYNC_WILL_SENDER)
         mqsync_will_answered(payload);
-    if (c && starts_with(payload, "{\"type\":\"error\"") && c->refused)
+    if (c && mqsync_slice_starts_with(payload, "{\"type\":\"error\"") && c->refused)
         mqsync_pending_remove(&b->pending, c);
     struct mqsync_rest *r = mqsync_rest_find(b, is[0]);
     if (r)
@@ -159,8 +151,8 @@ static void answer(void *context, struct mqsync_slice correlation, struct mqsync
             mqsync_feed_answer(b, f, payload);
         return;
     }
-    b->metrics.conflicts +=
-        starts_with(payload, "{\"type\":\"update\"") || starts_with(payload, "{\"type\":\"delete\"");
+    b->metrics.conflicts += mqsync_slice_starts_with(payload, "{\"type\":\"update\"") ||
+                            mqsync_slice_starts_with(payload, "{\"type\":\"delete\"");
     mqsync_session_pass_on(s, payload);
 }
 

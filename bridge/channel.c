@@ -83,10 +83,9 @@ static bool read_seq(struct mqsync_slice payload, uint64_t *ret)
 {
     struct mqsync_slice metadata, seq;
 
-    return mqsync_json_check(payload, NULL, NULL) == MQSYNC_OK && mqsync_json_typeof(payload) == MQSYNC_JSON_OBJECT &&
-           mqsync_json_find(payload, MQSYNC_SLICE("metadata"), &metadata) &&
-           mqsync_json_typeof(metadata) == MQSYNC_JSON_OBJECT &&
-           mqsync_json_find(metadata, MQSYNC_SLICE("seq"), &seq) && mqsync_json_to_u64(seq, ret);
+    return mqsync_json_check(payload, NULL, NULL) == MQSYNC_OK &&
+           mqsync_json_member(payload, MQSYNC_SLICE("metadata"), MQSYNC_JSON_OBJECT, &metadata) &&
+           mqsync_json_member(metadata, MQSYNC_SLICE("seq"), MQSYNC_JSON_NUMBER, &seq) && mqsync_json_to_u64(seq, ret);
 }
 
 void mqsync_channels_event(struct mqsync_bridge *b, const struct mqsync_upstream_event *e)

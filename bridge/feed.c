@@ -717,13 +717,6 @@ void mqsync_feed_forget_question(struct mqsync_bridge *b, struct mqsync_feed *f)
         mqsync_server_pump_in(b->server, 0);
 }
 
-static bool member(struct mqsync_slice object, struct mqsync_slice name, enum mqsync_json_type type,
-                   struct mqsync_slice *ret)
-{
-    return mqsync_json_typeof(object) == MQSYNC_JSON_OBJECT && mqsync_json_find(object, name, ret) &&
-           mqsync_json_typeof(*ret) == type;
-}
-
 /* A `delete` for each entry of an answer's data.deleted: {id, version, updatedAt}. */
 static uint64_t send_tombstones(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_slice deleted,
                                 uint64_t seq)
@@ -736,9 +729,9 @@ static uint64_t send_tombstones(struct mqsync_bridge *b, struct mqsync_feed *f, 
         struct mqsync_event event = {.op = MQSYNC_DELETE, .collection = mqsync_slice_str(f->channel->name), .seq = seq};
         struct mqsync_time time = {0};
         struct mqsync_buf text = {0};
-        if (!f->full_updates || !member(entry, MQSYNC_SLICE("id"), MQSYNC_JSON_STRING, &id) ||
-            !member(entry, MQSYNC_SLICE("version"), MQSYNC_JSON_NUMBER, &version) ||
-            !member(entry, MQSYNC_SLICE("updatedAt"), MQSYNC_JSON_STRING, &updated))
+        if (!f->full_updates || !mqsync_json_member(entry, MQSYNC_SLICE("id"), MQSYNC_JSON_STRING, &id) ||
+            !mqsync_json_member(entry, MQSYNC_SLICE("version"), MQSYNC_JSON_NUMBER, &version) ||
+            !mqsync_json_member(entry, MQSYNC_SLICE("updatedAt"), MQSYNC_JSON_STRING, &updated))
             continue;
         mqsync_json_unescape(&text, id);
         event.record_id = mqsync_buf_slice(&text);
@@ -750,17 +743,6 @@ static uint64_t send_tombstones(struct mqsync_bridge *b, struct mqsync_feed *f, 
         mqsync_session_send_text(f->session, mqsync_buf_slice(&b->answer));
         mqsync_buf_free(&text);
     }
-    return n;
-}
-
-static uint64_t count_elements(struct mqsync_slice array)
-{
-    struct mqsync_json_iter it = mqsync_json_elements(array);
-    struct mqsync_slice value;
-    uint64_t n = 0;
-
-    while (mqsync_json_next_element(&it, &value))
-        n++;
     return n;
 }
 
@@ -790,17 +772,17 @@ static void take_page(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqs
     uint64_t entries = 0;
     bool unasked = f->subscription && !f->paging && (f->tombstones || !f->page_always);
 
-    if (!member(metadata, MQSYNC_SLICE("seq"), MQSYNC_JSON_NUMBER, &value))
+    if (!mqsync_json_member(metadata, MQSYNC_SLICE("seq"), MQSYNC_JSON_NUMBER, &value))
         return;
     mqsync_json_to_u64(value, &f->seq);
     f->anew = false;
-    bool more = member(metadata, MQSYNC_SLICE("more"), MQSYNC_JSON_TRUE, &value);
-    bool has_data = member(payload, MQSYNC_SLICE("data"), MQSYNC_JSON_OBJECT, &data);
-    bool deleted = has_data && member(data, MQSYNC_SLICE("deleted"), MQSYNC_JSON_ARRAY, &array);
-    uint64_t deleted_n = deleted ? count_elements(array) : 0;
-    if (has_data && member(data, MQSYNC_SLICE("records"), MQSYNC_JSON_ARRAY, &value))
-        entries = count_elements(value) + deleted_n;
-    if (entries || !unasked || member(metadata, MQSYNC_SLICE("full"), MQSYNC_JSON_TRUE, &value))
+    bool more = mqsync_json_member(metadata, MQSYNC_SLICE("more"), MQSYNC_JSON_TRUE, &value);
+    bool has_data = mqsync_json_member(payload, MQSYNC_SLICE("data"), MQSYNC_JSON_OBJECT, &data);
+    bool deleted = has_data && mqsync_json_member(data, MQSYNC_SLICE("deleted"), MQSYNC_JSON_ARRAY, &array);
+    uint64_t deleted_n = deleted ? mqsync_json_count(array) : 0;
+    if (has_data && mqsync_json_member(data, MQSYNC_SLICE("records"), MQSYNC_JSON_ARRAY, &value))
+        entries = mqsync_json_count(value) + deleted_n;
+    if (entries || !unasked || mqsync_json_member(metadata, MQSYNC_SLICE("full"), MQSYNC_JSON_TRUE, &value))
         mqsync_session_send_text(f->session, payload);
     if (deleted_n)
         send_tombstones(b, f, array, f->seq);
@@ -821,8 +803,8 @@ static void take_subscribed(struct mqsync_bridge *b, struct mqsync_feed *f, stru
     struct mqsync_slice seq, records;
     uint64_t n = 0;
 
-    if (!member(metadata, MQSYNC_SLICE("seq"), MQSYNC_JSON_NUMBER, &seq) ||
-        !member(metadata, MQSYNC_SLICE("recordCount"), MQSYNC_JSON_NUMBER, &records))
+    if (!mqsync_json_member(metadata, MQSYNC_SLICE("seq"), MQSYNC_JSON_NUMBER, &seq) ||
+        !mqsync_json_member(metadata, MQSYNC_SLICE("recordCount"), MQSYNC_JSON_NUMBER, &records))
         return;
     mqsync_session_send_text(f->session, payload);
     mqsync_json_to_u64(records, &n);
@@ -852,11 +834,12 @@ void mqsync_feed_answer(struct mqsync_bridge *b, struct mqsync_feed *f, struct m
 
     f->asked_us = mqsync_monotonic_us();
     if (mqsync_json_check(payload, NULL, NULL) != MQSYNC_OK ||
-        !member(payload, MQSYNC_SLICE("type"), MQSYNC_JSON_STRING, &type))
+        !mqsync_json_member(payload, MQSYNC_SLICE("type"), MQSYNC_JSON_STRING, &type))
         return;
-    if (!member(payload, MQSYNC_SLICE("metadata"), MQSYNC_JSON_OBJECT, &metadata))
+    if (!mqsync_json_member(payload, MQSYNC_SLICE("metadata"), MQSYNC_JSON_OBJECT, &metadata))
         metadata = MQSYNC_SLICE("{}");
-    if (member(metadata, MQSYNC_SLICE("epoch"), MQSYNC_JSON_STRING, &epoch) && epoch.n == sizeof(f->epoch) + 1) {
+    if (mqsync_json_member(metadata, MQSYNC_SLICE("epoch"), MQSYNC_JSON_STRING, &epoch) &&
+        epoch.n == sizeof(f->epoch) + 1) {
         memcpy(f->epoch, epoch.p + 1, epoch.n - 2);
         f->epoch[epoch.n - 2] = '\0';
     }

@@ -8,17 +8,6 @@
 static const char insert_head[] = "{\"type\":\"insert\",", update_head[] = "{\"type\":\"update\",",
                   delete_head[] = "{\"type\":\"delete\",";
 
-static bool starts_with(struct mqsync_slice text, const char *start)
-{
-    size_t n = strlen(start);
-    return text.n >= n && memcmp(text.p, start, n) == 0;
-}
-
-static bool find(struct mqsync_slice object, const char *name, enum mqsync_json_type type, struct mqsync_slice *ret)
-{
-    return mqsync_json_find(object, mqsync_slice_str(name), ret) && mqsync_json_typeof(*ret) == type;
-}
-
 static struct mqsync_frame *frame_of(const struct mqsync_showing *s, struct mqsync_slice text)
 {
     struct mqsync_frame *f = mqsync_frame_alloc(text);
@@ -50,8 +39,8 @@ static struct mqsync_frame *make_appeared(const struct mqsync_showing *s)
     struct mqsync_slice data;
     struct mqsync_frame *f;
 
-    if (!s->event->former_owner_told || !starts_with(s->event->payload, update_head) ||
-        !find(s->event->payload, "data", MQSYNC_JSON_OBJECT, &data) || has_null(data))
+    if (!s->event->former_owner_told || !mqsync_slice_starts_with(s->event->payload, update_head) ||
+        !mqsync_json_member(s->event->payload, MQSYNC_SLICE("data"), MQSYNC_JSON_OBJECT, &data) || has_null(data))
         return NULL;
     f = frame_of(s, s->event->payload);
     _Static_assert(sizeof(insert_head) == sizeof(update_head), "one head replaces the other");
@@ -69,13 +58,14 @@ static struct mqsync_frame *make_gone(const struct mqsync_showing *s)
     struct mqsync_time time;
     struct mqsync_frame *f = NULL;
 
-    if (!find(s->event->payload, "metadata", MQSYNC_JSON_OBJECT, &metadata) ||
-        !find(metadata, "version", MQSYNC_JSON_NUMBER, &version) || !mqsync_json_to_u64(version, &event.version) ||
-        !find(s->event->payload, "timestamp", MQSYNC_JSON_STRING, &timestamp) ||
+    if (!mqsync_json_member(s->event->payload, MQSYNC_SLICE("metadata"), MQSYNC_JSON_OBJECT, &metadata) ||
+        !mqsync_json_member(metadata, MQSYNC_SLICE("version"), MQSYNC_JSON_NUMBER, &version) ||
+        !mqsync_json_to_u64(version, &event.version) ||
+        !mqsync_json_member(s->event->payload, MQSYNC_SLICE("timestamp"), MQSYNC_JSON_STRING, &timestamp) ||
         !mqsync_time_parse((struct mqsync_slice){timestamp.p + 1, timestamp.n - 2}, &time))
         return NULL;
     event.timestamp_ms = time.ms;
-    if (find(metadata, "userId", MQSYNC_JSON_STRING, &user))
+    if (mqsync_json_member(metadata, MQSYNC_SLICE("userId"), MQSYNC_JSON_STRING, &user))
         mqsync_json_unescape(&name, user);
     event.user = mqsync_buf_slice(&name);
     mqsync_event_encode(&out, &event);
@@ -113,9 +103,9 @@ struct mqsync_frame *mqsync_showing_to(struct mqsync_showing *s, struct mqsync_s
         return made(s, &s->nothing, make_nothing);
     if (before && after)
         return s->frame;
-    if (after && starts_with(e->payload, insert_head))
+    if (after && mqsync_slice_starts_with(e->payload, insert_head))
         return s->frame;
-    if (before && starts_with(e->payload, delete_head))
+    if (before && mqsync_slice_starts_with(e->payload, delete_head))
         return s->frame;
     *own = false;
     return after ? made(s, &s->appeared, make_appeared) : made(s, &s->gone, make_gone);

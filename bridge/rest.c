@@ -333,13 +333,6 @@ void mqsync_rest_continue(struct mqsync_rest *r)
 
 /* --- their results ------------------------------------------------------------------------------------------------ */
 
-static bool member(struct mqsync_slice object, struct mqsync_slice name, enum mqsync_json_type type,
-                   struct mqsync_slice *ret)
-{
-    return mqsync_json_typeof(object) == MQSYNC_JSON_OBJECT && mqsync_json_find(object, name, ret) &&
-           mqsync_json_typeof(*ret) == type;
-}
-
 /* The broker has it and the plugin has said what became of it: {recordId, version, seq}, and where others have won, the
  * record as it is now. */
 static void settle(struct mqsync_rest *r)
@@ -369,11 +362,11 @@ static void take_winner(struct mqsync_rest *r, struct mqsync_slice payload, bool
     mqsync_buf_add_str(&r->winner, ",\"conflict\":true");
     if (deleted)
         mqsync_buf_add_str(&r->winner, ",\"deleted\":true");
-    else if (member(payload, MQSYNC_SLICE("data"), MQSYNC_JSON_OBJECT, &data)) {
+    else if (mqsync_json_member(payload, MQSYNC_SLICE("data"), MQSYNC_JSON_OBJECT, &data)) {
         mqsync_buf_add_str(&r->winner, ",\"data\":");
         mqsync_buf_add_slice(&r->winner, data);
     }
-    if (member(payload, MQSYNC_SLICE("timestamp"), MQSYNC_JSON_STRING, &time)) {
+    if (mqsync_json_member(payload, MQSYNC_SLICE("timestamp"), MQSYNC_JSON_STRING, &time)) {
         mqsync_buf_add_str(&r->winner, ",\"updatedAt\":");
         mqsync_buf_add_slice(&r->winner, time);
     }
@@ -393,14 +386,10 @@ static void take_gone(struct mqsync_rest *r)
 /* The plugin's `error` is the answer's body as it is. */
 static void take_error(struct mqsync_rest *r, struct mqsync_slice payload)
 {
-    struct mqsync_slice name = nothing;
-    enum mqsync_code code = MQSYNC_OK;
+    enum mqsync_code code = mqsync_error_read(payload);
 
-    member(payload, MQSYNC_SLICE("code"), MQSYNC_JSON_STRING, &name);
-    do
-        code++;
-    while (code < MQSYNC_CONFLICT && !(name.n > 2 && mqsync_slice_equal((struct mqsync_slice){name.p + 1, name.n - 2},
-                                                                        mqsync_slice_str(mqsync_code_name(code)))));
+    if (code == MQSYNC_OK) /* a name that a later plugin knows */
+        code = MQSYNC_SERVER_ERROR;
     if (code == MQSYNC_RECORD_NOT_FOUND && r->method == MQSYNC_HTTP_DELETE) {
         take_gone(r);
         return;
@@ -416,11 +405,11 @@ static void take_ack(struct mqsync_rest *r, struct mqsync_slice payload)
 {
     struct mqsync_slice metadata, value;
 
-    if (!member(payload, MQSYNC_SLICE("metadata"), MQSYNC_JSON_OBJECT, &metadata))
+    if (!mqsync_json_member(payload, MQSYNC_SLICE("metadata"), MQSYNC_JSON_OBJECT, &metadata))
         return;
-    if (member(metadata, MQSYNC_SLICE("version"), MQSYNC_JSON_NUMBER, &value))
+    if (mqsync_json_member(metadata, MQSYNC_SLICE("version"), MQSYNC_JSON_NUMBER, &value))
         mqsync_json_to_u64(value, &r->version);
-    if (member(metadata, MQSYNC_SLICE("seq"), MQSYNC_JSON_NUMBER, &value))
+    if (mqsync_json_member(metadata, MQSYNC_SLICE("seq"), MQSYNC_JSON_NUMBER, &value))
         mqsync_json_to_u64(value, &r->seq);
     r->answered = true;
     settle(r);
@@ -433,7 +422,7 @@ void mqsync_rest_answered(struct mqsync_rest *r, uint64_t question, struct mqsyn
     if (r->reading ? !r->asked || r->question != question : question != 0)
         return;
     if (mqsync_json_check(payload, NULL, NULL) != MQSYNC_OK ||
-        !member(payload, MQSYNC_SLICE("type"), MQSYNC_JSON_STRING, &type))
+        !mqsync_json_member(payload, MQSYNC_SLICE("type"), MQSYNC_JSON_STRING, &type))
         return;
     if (mqsync_slice_equal(type, MQSYNC_SLICE("\"error\""))) {
         mqsync_rest_stop_reading(r);

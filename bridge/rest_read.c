@@ -314,13 +314,6 @@ static bool ask(struct mqsync_rest *r)
     return true;
 }
 
-static bool member(struct mqsync_slice object, struct mqsync_slice name, enum mqsync_json_type type,
-                   struct mqsync_slice *ret)
-{
-    return mqsync_json_typeof(object) == MQSYNC_JSON_OBJECT && mqsync_json_find(object, name, ret) &&
-           mqsync_json_typeof(*ret) == type;
-}
-
 /* One {id, data, version, updatedAt} of a page. */
 static bool take_entry(struct mqsync_rest *r, const struct mqsync_collection_config *owned, struct mqsync_slice entry)
 {
@@ -330,10 +323,11 @@ static bool take_entry(struct mqsync_rest *r, const struct mqsync_collection_con
     uint64_t v;
     bool ok = true;
 
-    if (!member(entry, MQSYNC_SLICE("id"), MQSYNC_JSON_STRING, &id) ||
-        !member(entry, MQSYNC_SLICE("data"), MQSYNC_JSON_OBJECT, &data) ||
-        !member(entry, MQSYNC_SLICE("version"), MQSYNC_JSON_NUMBER, &version) ||
-        !member(entry, MQSYNC_SLICE("updatedAt"), MQSYNC_JSON_STRING, &updated) || !mqsync_json_to_u64(version, &v) ||
+    if (!mqsync_json_member(entry, MQSYNC_SLICE("id"), MQSYNC_JSON_STRING, &id) ||
+        !mqsync_json_member(entry, MQSYNC_SLICE("data"), MQSYNC_JSON_OBJECT, &data) ||
+        !mqsync_json_member(entry, MQSYNC_SLICE("version"), MQSYNC_JSON_NUMBER, &version) ||
+        !mqsync_json_member(entry, MQSYNC_SLICE("updatedAt"), MQSYNC_JSON_STRING, &updated) ||
+        !mqsync_json_to_u64(version, &v) ||
         !mqsync_time_parse((struct mqsync_slice){updated.p + 1, updated.n - 2}, &time))
         return true;
     mqsync_json_unescape(&text, id);
@@ -341,17 +335,6 @@ static bool take_entry(struct mqsync_rest *r, const struct mqsync_collection_con
         ok = take_record(r, owned, mqsync_buf_slice(&text), data, v, time.ms);
     mqsync_buf_free(&text);
     return ok;
-}
-
-static uint64_t count_elements(struct mqsync_slice array)
-{
-    struct mqsync_json_iter it = mqsync_json_elements(array);
-    struct mqsync_slice value;
-    uint64_t n = 0;
-
-    while (mqsync_json_next_element(&it, &value))
-        n++;
-    return n;
 }
 
 /* False: the limit was reached within the page. */
@@ -388,13 +371,13 @@ static void take_page(struct mqsync_rest *r, struct mqsync_slice payload, uint64
         return;
     r->deadline_ms = mqsync_monotonic_us() / 1000 + WAIT_MS;
     begin_answer(r);
-    if (member(payload, MQSYNC_SLICE("data"), MQSYNC_JSON_OBJECT, &data)) {
-        if (member(data, MQSYNC_SLICE("records"), MQSYNC_JSON_ARRAY, &records)) {
-            entries += count_elements(records);
+    if (mqsync_json_member(payload, MQSYNC_SLICE("data"), MQSYNC_JSON_OBJECT, &data)) {
+        if (mqsync_json_member(data, MQSYNC_SLICE("records"), MQSYNC_JSON_ARRAY, &records)) {
+            entries += mqsync_json_count(records);
             limited = !known && !take_entries(r, owned, records);
         }
-        if (member(data, MQSYNC_SLICE("deleted"), MQSYNC_JSON_ARRAY, &deleted))
-            entries += count_elements(deleted);
+        if (mqsync_json_member(data, MQSYNC_SLICE("deleted"), MQSYNC_JSON_ARRAY, &deleted))
+            entries += mqsync_json_count(deleted);
     }
     r->seen += entries;
     r->seen_bytes += payload.n;
@@ -418,12 +401,12 @@ void mqsync_rest_read_answered(struct mqsync_rest *r, struct mqsync_slice payloa
     struct mqsync_slice metadata, seq, epoch, value;
     uint64_t n;
 
-    if (!member(payload, MQSYNC_SLICE("metadata"), MQSYNC_JSON_OBJECT, &metadata) ||
-        !member(metadata, MQSYNC_SLICE("seq"), MQSYNC_JSON_NUMBER, &seq) || !mqsync_json_to_u64(seq, &n) ||
-        !member(metadata, MQSYNC_SLICE("epoch"), MQSYNC_JSON_STRING, &epoch) || epoch.n < 2)
+    if (!mqsync_json_member(payload, MQSYNC_SLICE("metadata"), MQSYNC_JSON_OBJECT, &metadata) ||
+        !mqsync_json_member(metadata, MQSYNC_SLICE("seq"), MQSYNC_JSON_NUMBER, &seq) || !mqsync_json_to_u64(seq, &n) ||
+        !mqsync_json_member(metadata, MQSYNC_SLICE("epoch"), MQSYNC_JSON_STRING, &epoch) || epoch.n < 2)
         return;
     if (is_same_epoch(r, (struct mqsync_slice){epoch.p + 1, epoch.n - 2}))
-        take_page(r, payload, n, member(metadata, MQSYNC_SLICE("more"), MQSYNC_JSON_TRUE, &value));
+        take_page(r, payload, n, mqsync_json_member(metadata, MQSYNC_SLICE("more"), MQSYNC_JSON_TRUE, &value));
 }
 
 /* --- one turn ----------------------------------------------------------------------------------------------------- */

@@ -139,26 +139,9 @@ void mqsync_session_send_text(struct mqsync_session *s, struct mqsync_slice text
     mqsync_session_send(s, text.n ? mqsync_frame_alloc(text) : NULL);
 }
 
-/* The code of an `error`, as its name stands there; MQSYNC_OK: of anything else. */
-static enum mqsync_code code_of(struct mqsync_slice answer)
-{
-    static const struct mqsync_slice head = MQSYNC_SLICE("{\"type\":\"error\",");
-    struct mqsync_slice value;
-    int code = MQSYNC_CONFLICT;
-
-    if (answer.n < head.n || memcmp(answer.p, head.p, head.n) != 0 ||
-        mqsync_json_check(answer, NULL, NULL) != MQSYNC_OK || !mqsync_json_find(answer, MQSYNC_SLICE("code"), &value) ||
-        mqsync_json_typeof(value) != MQSYNC_JSON_STRING)
-        return MQSYNC_OK;
-    value = (struct mqsync_slice){value.p + 1, value.n - 2};
-    while (code > MQSYNC_OK && !mqsync_slice_equal(value, mqsync_slice_str(mqsync_code_name((enum mqsync_code)code))))
-        code--;
-    return (enum mqsync_code)code;
-}
-
 void mqsync_session_pass_on(struct mqsync_session *s, struct mqsync_slice answer)
 {
-    enum mqsync_code code = code_of(answer);
+    enum mqsync_code code = mqsync_error_read(answer);
 
     if (code != MQSYNC_OK)
         s->bridge->metrics.errors[code]++;

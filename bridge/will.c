@@ -71,8 +71,6 @@ void mqsync_will_carry_out(struct mqsync_bridge *b, const struct mqsync_upstream
 
 void mqsync_will_answered(struct mqsync_slice payload)
 {
-    static const char error[] = "{\"type\":\"error\"";
-
-    if (payload.n >= sizeof(error) - 1 && memcmp(payload.p, error, sizeof(error) - 1) == 0)
+    if (mqsync_error_read(payload) != MQSYNC_OK)
         mqsync_log(MQSYNC_LOG_WARNING, "MQS3052", "a will was not carried out: %.*s", (int)payload.n, payload.p);
 }

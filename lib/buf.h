@@ -26,6 +26,12 @@ static inline bool mqsync_slice_equal(struct mqsync_slice a, struct mqsync_slice
     return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
 
+static inline bool mqsync_slice_starts_with(struct mqsync_slice s, const char *start)
+{
+    size_t n = strlen(start);
+    return s.n >= n && memcmp(s.p, start, n) == 0;
+}
+
 /* Zero-initialise to start. After the first failed growth `failed` stays set and later calls do nothing, so that a
  * chain of calls needs one test at its end. */
 struct mqsync_buf {

@@ -603,6 +603,24 @@ bool mqsync_json_find(struct mqsync_slice object, struct mqsync_slice name, stru
     return false;
 }
 
+bool mqsync_json_member(struct mqsync_slice object, struct mqsync_slice name, enum mqsync_json_type type,
+                        struct mqsync_slice *ret_value)
+{
+    return mqsync_json_typeof(object) == MQSYNC_JSON_OBJECT && mqsync_json_find(object, name, ret_value) &&
+           mqsync_json_typeof(*ret_value) == type;
+}
+
+size_t mqsync_json_count(struct mqsync_slice array)
+{
+    struct mqsync_json_iter it = mqsync_json_elements(array);
+    struct mqsync_slice value;
+    size_t n = 0;
+
+    while (mqsync_json_next_element(&it, &value))
+        n++;
+    return n;
+}
+
 void mqsync_json_unescape(struct mqsync_buf *out, struct mqsync_slice string_value)
 {
     const char *end = mqsync_json_end(string_value);

@@ -52,6 +52,10 @@ bool mqsync_json_key_equal(struct mqsync_slice raw_a, struct mqsync_slice raw_b)
 
 /* Finds a member by plain (unescaped, UTF-8) name. Linear. */
 bool mqsync_json_find(struct mqsync_slice object, struct mqsync_slice name, struct mqsync_slice *ret_value);
+/* The same where `object` may be any JSON value, and the member has to be of that type. */
+bool mqsync_json_member(struct mqsync_slice object, struct mqsync_slice name, enum mqsync_json_type type,
+                        struct mqsync_slice *ret_value);
+size_t mqsync_json_count(struct mqsync_slice array); /* its elements */
 
 /* Same JSON value: object order does not matter, array order does, numbers compare by exact decimal value
  * (1 equals 1.0 equals 10e-1), strings by content. Linear. False also when out of memory. */

@@ -146,16 +146,6 @@ struct seen {
     size_t mask;
 };
 
-static size_t count_elements(struct mqsync_slice array)
-{
-    struct mqsync_json_iter it = mqsync_json_elements(array);
-    struct mqsync_slice value;
-    size_t n = 0;
-    while (mqsync_json_next_element(&it, &value))
-        n++;
-    return n;
-}
-
 static bool seen_init(struct seen *s, size_t values)
 {
     size_t size = 16;
@@ -196,7 +186,7 @@ void mqsync_json_union(struct mqsync_buf *out, struct mqsync_slice a, struct mqs
 {
     struct seen s;
     size_t start = out->n;
-    if (!seen_init(&s, count_elements(a) + count_elements(b))) {
+    if (!seen_init(&s, mqsync_json_count(a) + mqsync_json_count(b))) {
         out->failed = true;
         return;
     }

@@ -70,6 +70,8 @@ void mqsync_ack_encode(struct mqsync_buf *out, struct mqsync_slice collection, s
  * with has_version. */
 void mqsync_error_encode(struct mqsync_buf *out, const struct mqsync_error *e, struct mqsync_slice collection,
                          struct mqsync_slice record_id, struct mqsync_slice mutation_id, bool has_version, uint64_t version);
+/* Its code, of an encoded message that may be any other as well: MQSYNC_OK then, and for a code of no known name. */
+enum mqsync_code mqsync_error_read(struct mqsync_slice message);
 
 /* {"type":"subscribed","collection","metadata":{"recordCount","seq","epoch"}} */
 void mqsync_subscribed_encode(struct mqsync_buf *out, struct mqsync_slice collection, uint64_t record_count, uint64_t seq,

@@ -126,6 +126,21 @@ void mqsync_error_encode(struct mqsync_buf *out, const struct mqsync_error *e, s
     PUT(out, "}}");
 }
 
+enum mqsync_code mqsync_error_read(struct mqsync_slice message)
+{
+    struct mqsync_slice value;
+    int code = MQSYNC_CONFLICT;
+
+    if (!mqsync_slice_starts_with(message, "{\"type\":\"error\",") ||
+        mqsync_json_check(message, NULL, NULL) != MQSYNC_OK ||
+        !mqsync_json_member(message, MQSYNC_SLICE("code"), MQSYNC_JSON_STRING, &value))
+        return MQSYNC_OK;
+    value = (struct mqsync_slice){value.p + 1, value.n - 2};
+    while (code > MQSYNC_OK && !mqsync_slice_equal(value, mqsync_slice_str(mqsync_code_name((enum mqsync_code)code))))
+        code--;
+    return (enum mqsync_code)code;
+}
+
 void mqsync_subscribed_encode(struct mqsync_buf *out, struct mqsync_slice collection, uint64_t record_count,
                               uint64_t seq, struct mqsync_slice epoch)
 {

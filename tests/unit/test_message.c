@@ -507,6 +507,20 @@ START_TEST(ack)
 }
 END_TEST
 
+START_TEST(codes_of_errors)
+{
+    for (int code = MQSYNC_AUTH_FAILED; code <= MQSYNC_CONFLICT; code++) {
+        struct mqsync_error e = {.code = (enum mqsync_code)code, .text = "\"code\":\"CONFLICT\""};
+        mqsync_buf_clear(&out);
+        mqsync_error_encode(&out, &e, MQSYNC_SLICE("c"), MQSYNC_SLICE("r"), MQSYNC_SLICE("m"), false, 0);
+        ck_assert_int_eq(mqsync_error_read(mqsync_buf_slice(&out)), code);
+    }
+    ck_assert_int_eq(mqsync_error_read(MQSYNC_SLICE("{\"type\":\"pong\",\"code\":\"CONFLICT\"}")), MQSYNC_OK);
+    ck_assert_int_eq(mqsync_error_read(MQSYNC_SLICE("{\"type\":\"error\",\"code\":\"OTHER\"}")), MQSYNC_OK);
+    ck_assert_int_eq(mqsync_error_read(MQSYNC_SLICE("{\"type\":\"error\",\"code\":")), MQSYNC_OK);
+}
+END_TEST
+
 START_TEST(errors)
 {
     struct mqsync_error e = {.code = MQSYNC_CONFLICT, .text = "ifVersion: expected \"7\""};
@@ -704,6 +718,7 @@ int main(void)
         texts_are_escaped,
         ack,
         errors,
+        codes_of_errors,
         subscribed,
         plain,
         page_full,
