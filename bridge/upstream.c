@@ -5,13 +5,12 @@
 #include <inttypes.h>
 #include <mosquitto.h>
 #include <mqtt_protocol.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 
+#include "buffered.h"
 #include "dial.h"
 #include "log.h"
 
@@ -21,7 +20,6 @@ enum {
     BACKOFF_MAX_MS = 5000,
     HANDSHAKE_MS = 10000,
     IN_FLIGHT = 65535,
-    READS_MAX = 128,
 };
 
 /* The user property that the plugin leaves on the event, and those that it adds to the events of records with an owner.
@@ -55,19 +53,21 @@ struct mqsync_upstream {
     unsigned backoff_ms;
     int fd; /* being watched; -1: none */
     bool fd_write;
-    uint64_t packets;  /* read, of those that matter */
+    uint64_t packets;  /* read, of most kinds */
     unsigned commands; /* in this turn of the loop */
-    bool corked;
     struct mqsync_buf topic;
 };
 
 /* --- the socket --------------------------------------------------------------------------------------------------- */
 
+/* And has what waits written, unless there are commands, which leave together at the turn's end. */
 static void watch(struct mqsync_upstream *u)
 {
     int fd = mosquitto_socket(u->mosq);
-    bool write = fd >= 0 && mosquitto_want_write(u->mosq);
+    bool write;
 
+    mqsync_buffered_attach(fd);
+    write = (u->commands == 0 && !mqsync_buffered_flush()) || (fd >= 0 && mosquitto_want_write(u->mosq));
     if (fd == u->fd && write == u->fd_write)
         return;
     u->fd = fd;
@@ -99,6 +99,8 @@ static void settle(struct mqsync_upstream *u, int result)
     if ((u->up || u->connecting) && (result != MOSQ_ERR_SUCCESS || mosquitto_socket(u->mosq) < 0)) {
         lost(u, result == MOSQ_ERR_ERRNO ? strerror(errno) : mosquitto_strerror(result ? result : MOSQ_ERR_CONN_LOST));
         mosquitto_disconnect(u->mosq);
+        mqsync_buffered_flush();
+        mqsync_buffered_attach(-1);
         return;
     }
     watch(u);
@@ -136,6 +138,7 @@ static void on_connect(struct mosquitto *mosq, void *context, int result, int fl
                    mosquitto_reason_string(result));
         return;
     }
+    u->packets++;
     u->returned = false;
     subscribe_to_wills(u);
     mqsync_buf_add_str(&pattern, u->prefix);
@@ -153,6 +156,7 @@ static void on_subscribe(struct mosquitto *mosq, void *context, int mid, int n, 
 
     (void)mosq;
     (void)properties;
+    u->packets++;
     if (mid == u->wills_mid && (n < 1 || granted[0] >= 0x80))
         mqsync_log(
             MQSYNC_LOG_WARNING, "MQS3051",
@@ -515,28 +519,41 @@ void mqsync_upstream_tick(struct mqsync_upstream *u, int64_t now_ms)
     }
 }
 
-/* libmosquitto reads one packet a call, or none. As long as there are any, so that the caller need not poll for each.
- */
+/* What there is, by one read of the system's. libmosquitto takes one packet of it a call, or a part of one, or none of
+ * those that TLS keeps to itself; so it has nothing left once it has made nothing of two calls. */
+static int read_packets(struct mqsync_upstream *u, int fd)
+{
+    int rc = MOSQ_ERR_SUCCESS;
+
+    mqsync_buffered_turn();
+    for (int idle = 0; idle < 2 && rc == MOSQ_ERR_SUCCESS && mosquitto_socket(u->mosq) == fd; idle++) {
+        uint64_t packets = u->packets;
+        size_t input = mqsync_buffered_input();
+        rc = mosquitto_loop_read(u->mosq, 1);
+        if (u->packets != packets || mqsync_buffered_input() != input)
+            idle = -1;
+    }
+    return rc;
+}
+
 void mqsync_upstream_readable(struct mqsync_upstream *u)
 {
-    int rc = MOSQ_ERR_SUCCESS, fd = u->dial ? -1 : mosquitto_socket(u->mosq);
-    uint64_t before = u->packets - 1;
+    int fd = u->dial ? -1 : mosquitto_socket(u->mosq);
 
-    for (int i = 0; fd >= 0 && i < READS_MAX && rc == MOSQ_ERR_SUCCESS && u->packets != before; i++) {
-        before = u->packets;
-        rc = mosquitto_loop_read(u->mosq, 1);
-        if (mosquitto_socket(u->mosq) != fd)
-            break;
-    }
     if (fd >= 0)
-        settle(u, rc);
+        settle(u, read_packets(u, fd));
 }
 
 void mqsync_upstream_writable(struct mqsync_upstream *u)
 {
+    int fd = u->dial ? -1 : mosquitto_socket(u->mosq), rc;
+
     u->fd_write = false; /* it was waited for once */
-    if (!u->dial && mosquitto_socket(u->mosq) >= 0)
-        settle(u, mosquitto_loop_write(u->mosq, 1));
+    if (fd < 0)
+        return;
+    rc = mosquitto_loop_write(u->mosq, 1);
+    /* TLS may have had to write before it could read on */
+    settle(u, rc == MOSQ_ERR_SUCCESS && mqsync_buffered_input() > 0 ? read_packets(u, fd) : rc);
 }
 
 void mqsync_upstream_unwatched(struct mqsync_upstream *u)
@@ -603,19 +620,11 @@ static bool is_taken(int rc)
     }
 }
 
-static void cork(struct mqsync_upstream *u, bool on)
-{
-    int value = on;
-
-    u->corked = on;
-    setsockopt(mosquitto_socket(u->mosq), IPPROTO_TCP, TCP_CORK, &value, sizeof(value));
-}
-
 void mqsync_upstream_turn_over(struct mqsync_upstream *u)
 {
-    if (u->corked)
-        cork(u, false);
     u->commands = 0;
+    if (u->up)
+        watch(u);
 }
 
 static void write_topic(struct mqsync_upstream *u, const struct mqsync_upstream_command *c)
@@ -641,11 +650,8 @@ enum mqsync_code mqsync_upstream_command(struct mqsync_upstream *u, const struct
 
     if (!u->up)
         return MQSYNC_SERVER_ERROR;
-    /* libmosquitto writes every packet by itself: where there are several, the system puts them together */
     if (u->commands++ == 0)
         u->handler->busy(u->handler->context);
-    else if (!u->corked)
-        cork(u, true);
     write_topic(u, c);
     if (!u->topic.failed && add_properties(u, c, &properties))
         rc = mosquitto_publish_v5(u->mosq, &mid, u->topic.p, (int)c->payload.n, c->payload.p, 1, false, properties);
