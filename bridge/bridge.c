@@ -42,11 +42,10 @@ static struct mqsync_slice any_collection(const struct mqsync_config *config)
 /* The directory may hold another broker's database, or this one's of last year: only the epoch tells. */
 static bool ask_epoch(struct mqsync_bridge *b)
 {
-    uint64_t correlation[3] = {0, 0, EPOCH_QUESTION};
     struct mqsync_upstream_command c = {
         .collection = any_collection(b->config),
         .payload = MQSYNC_SLICE("{\"type\":\"subscribe\",\"metadata\":{\"sync\":false}}"),
-        .correlation = {(const char *)correlation, sizeof(correlation)},
+        .tag = {.question = EPOCH_QUESTION},
     };
     uint16_t mid;
 
@@ -122,31 +121,27 @@ static struct mqsync_feed *feed_of_question(const struct mqsync_session *s, uint
     return NULL;
 }
 
-static void answer(void *context, struct mqsync_slice correlation, struct mqsync_slice payload)
+static void answer(void *context, const struct mqsync_upstream_tag *tag, struct mqsync_slice payload)
 {
     struct mqsync_bridge *b = context;
-    uint64_t is[3]; /* session or request, mark, question: as session.c, feed.c and rest.c send it */
 
-    if (correlation.n != sizeof(is))
-        return;
-    memcpy(is, correlation.p, sizeof(is));
-    if (is[2] == EPOCH_QUESTION) {
+    if (tag->question == EPOCH_QUESTION) {
         take_epoch(b, payload);
         return;
     }
-    struct mqsync_session *s = mqsync_session_find(b, is[0]);
-    struct mqsync_pending_command *c = mqsync_pending_by_mark(&b->pending, is[1]);
-    if (is[0] == MQSYNC_WILL_SENDER)
+    struct mqsync_session *s = mqsync_session_find(b, tag->sender);
+    struct mqsync_pending_command *c = mqsync_pending_by_mark(&b->pending, tag->mark);
+    if (tag->sender == MQSYNC_WILL_SENDER)
         mqsync_will_answered(payload);
     if (c && mqsync_slice_starts_with(payload, "{\"type\":\"error\"") && c->refused)
         mqsync_pending_remove(&b->pending, c);
-    struct mqsync_rest *r = mqsync_rest_find(b, is[0]);
+    struct mqsync_rest *r = mqsync_rest_find(b, tag->sender);
     if (r)
-        mqsync_rest_answered(r, is[2], payload);
+        mqsync_rest_answered(r, tag->question, payload);
     if (!s)
         return;
-    if (is[2] != 0) {
-        struct mqsync_feed *f = feed_of_question(s, is[2]);
+    if (tag->question != 0) {
+        struct mqsync_feed *f = feed_of_question(s, tag->question);
         if (f)
             mqsync_feed_answer(b, f, payload);
         return;

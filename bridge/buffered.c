@@ -10,7 +10,7 @@
 enum { BUFFER_BYTES = 65536 };
 
 static struct {
-    int fd;   /* -1: none. Other threads compare theirs with it */
+    int fd;     /* -1: none. Other threads compare theirs with it */
     bool asked; /* in this turn */
     size_t in_at, in_n, out_at, out_n;
     char in[BUFFER_BYTES], out[BUFFER_BYTES];

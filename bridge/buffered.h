@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* One descriptor whose read() and write() go through buffers in this process, whoever calls them. libmosquitto reads a
- * packet in three or four pieces, most of one byte, and writes each packet by itself; for the bridge's one connection to
- * the broker, over which everything passes, these calls were a quarter of its CPU time. It has no hook for that, so
+ * packet in three or four pieces, most of one byte, and writes each packet by itself; for the bridge's one connection
+ * to the broker, over which everything passes, these calls were a quarter of its CPU time. It has no hook for that, so
  * this file takes the place of the C library's read(), write() and close(), which every program may; they leave all
  * other descriptors alone. A library that comes to call something else (recv(), writev()) is no worse off than without.
  *

@@ -5,7 +5,7 @@
 #include <xxhash.h>
 
 #include "bridge.h"
-#include "json.h"
+#include "message.h"
 #include "owner.h"
 #include "session.h"
 
@@ -78,16 +78,6 @@ void mqsync_channel_remove(struct mqsync_channel *c, struct mqsync_feed *f)
     last->place = f->place;
 }
 
-/* The seq of an event, which the plugin writes: metadata.seq. */
-static bool read_seq(struct mqsync_slice payload, uint64_t *ret)
-{
-    struct mqsync_slice metadata, seq;
-
-    return mqsync_json_check(payload, NULL, NULL) == MQSYNC_OK &&
-           mqsync_json_member(payload, MQSYNC_SLICE("metadata"), MQSYNC_JSON_OBJECT, &metadata) &&
-           mqsync_json_member(metadata, MQSYNC_SLICE("seq"), MQSYNC_JSON_NUMBER, &seq) && mqsync_json_to_u64(seq, ret);
-}
-
 void mqsync_channels_event(struct mqsync_bridge *b, const struct mqsync_upstream_event *e)
 {
     struct mqsync_pending_command *command = mqsync_pending_announce(&b->pending, e->mark);
@@ -99,7 +89,7 @@ void mqsync_channels_event(struct mqsync_bridge *b, const struct mqsync_upstream
     b->metrics.events++;
     if (command)
         mqsync_metrics_latency(&b->metrics, mqsync_monotonic_us() - command->sent_us);
-    if (!c || !read_seq(e->payload, &seq))
+    if (!c || !mqsync_event_seq(e->payload, &seq))
         return;
     if (seq > c->last_seq)
         c->last_seq = seq;

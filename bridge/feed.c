@@ -683,9 +683,8 @@ static void write_question(struct mqsync_buf *out, const struct mqsync_feed *f)
 
 static bool ask(struct mqsync_bridge *b, struct mqsync_feed *f)
 {
-    uint64_t correlation[3] = {f->session->handle, 0, ++b->feeds.questions};
     struct mqsync_upstream_command c = {.collection = mqsync_slice_str(f->channel->name),
-                                        .correlation = {(const char *)correlation, sizeof(correlation)}};
+                                        .tag = {.sender = f->session->handle, .question = ++b->feeds.questions}};
     uint16_t mid;
 
     if (f->rule) { /* what he is shown the plugin decides */
@@ -701,7 +700,7 @@ static bool ask(struct mqsync_bridge *b, struct mqsync_feed *f)
         return false;
     f->asked = true;
     f->asked_us = mqsync_monotonic_us();
-    f->question = correlation[2];
+    f->question = c.tag.question;
     f->held_lost = false;
     b->feeds.asked_n++;
     return true;

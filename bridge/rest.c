@@ -262,14 +262,12 @@ static void forward(struct mqsync_rest *r, const struct mqsync_message *m)
 {
     struct mqsync_bridge *b = r->bridge;
     struct mqsync_pending_command *c = mqsync_bridge_pend(b, r->handle);
-    uint64_t correlation[3] = {r->handle, 0, 0};
     uint16_t mid;
 
     if (!c) {
         mqsync_rest_fail_unavailable(r, "too many changes are on their way; nothing was changed");
         return;
     }
-    correlation[1] = c->mark;
     struct mqsync_upstream_command command = {
         .collection = m->collection,
         .payload = mqsync_buf_slice(&b->answer),
@@ -278,8 +276,7 @@ static void forward(struct mqsync_rest *r, const struct mqsync_message *m)
                                : NULL,
         .roles = r->claims.roles,
         .roles_n = b->trusted ? r->claims.roles_n : 0,
-        .correlation = {(const char *)correlation, sizeof(correlation)},
-        .mark = c->mark,
+        .tag = {.sender = r->handle, .mark = c->mark},
         .ack = true,
     };
     if (mqsync_upstream_command(b->upstream, &command, &mid) != MQSYNC_OK) {

@@ -288,13 +288,11 @@ static bool ask(struct mqsync_rest *r)
 {
     struct mqsync_bridge *b = r->bridge;
     struct mqsync_upstream_command c = {.collection = mqsync_slice_str(r->collection)};
-    uint64_t correlation[3] = {r->handle, 0, 0};
     uint16_t mid;
 
     if (!mqsync_upstream_is_up(b->upstream) || b->feeds.asked_n >= MQSYNC_QUESTIONS_MAX)
         return false;
-    correlation[2] = ++b->feeds.questions;
-    c.correlation = (struct mqsync_slice){(const char *)correlation, sizeof(correlation)};
+    c.tag = (struct mqsync_upstream_tag){.sender = r->handle, .question = ++b->feeds.questions};
     r->asked_left = ask_for(r);
     mqsync_buf_clear(&b->answer);
     mqsync_buf_add_str(&b->answer, "{\"type\":\"sync\",\"metadata\":{\"limit\":");
@@ -308,7 +306,7 @@ static bool ask(struct mqsync_rest *r)
     if (b->answer.failed || mqsync_upstream_command(b->upstream, &c, &mid) != MQSYNC_OK)
         return false;
     r->asked = true;
-    r->question = correlation[2];
+    r->question = c.tag.question;
     r->deadline_ms = mqsync_monotonic_us() / 1000 + WAIT_MS;
     b->feeds.asked_n++;
     return true;

@@ -403,7 +403,6 @@ static enum mqsync_code forward(struct mqsync_session *s, const struct mqsync_me
 {
     struct mqsync_bridge *b = s->bridge;
     struct mqsync_pending_command *c;
-    uint64_t correlation[3] = {s->handle, 0, 0};
     int64_t now = mqsync_monotonic_us();
     uint16_t mid;
 
@@ -416,7 +415,6 @@ static enum mqsync_code forward(struct mqsync_session *s, const struct mqsync_me
     c = mqsync_pending_add(&b->pending, s->handle, now);
     if (!c)
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "too many changes are on their way; nothing was changed");
-    correlation[1] = c->mark;
     struct mqsync_upstream_command command = {
         .collection = m->collection,
         .payload = text,
@@ -425,8 +423,7 @@ static enum mqsync_code forward(struct mqsync_session *s, const struct mqsync_me
                                : NULL,
         .roles = s->claims.roles,
         .roles_n = b->trusted ? s->claims.roles_n : 0,
-        .correlation = {(const char *)correlation, sizeof(correlation)},
-        .mark = c->mark,
+        .tag = {.sender = s->handle, .mark = c->mark},
     };
     if (mqsync_upstream_command(b->upstream, &command, &mid) != MQSYNC_OK) {
         mqsync_pending_remove(&b->pending, c);

@@ -13,6 +13,7 @@
 #include "buffered.h"
 #include "dial.h"
 #include "log.h"
+#include "message.h"
 
 enum {
     KEEPALIVE_SECONDS = 15,
@@ -22,9 +23,7 @@ enum {
     IN_FLIGHT = 65535,
 };
 
-/* The user property that the plugin leaves on the event, and those that it adds to the events of records with an owner.
- */
-#define MARK_PROPERTY "origin"
+/* User properties that the plugin adds to the events of records with an owner. */
 #define OWNER_PROPERTY "owner"
 #define FORMER_OWNER_PROPERTY "formerOwner"
 
@@ -45,7 +44,7 @@ struct mqsync_upstream {
     struct sockaddr_storage address; /* the broker's, once it has answered */
     socklen_t address_n;
     char id[48];
-    uint64_t secret; /* stands before every mark: another bridge's marks are not ours */
+    uint64_t secret; /* stands before every tag: another bridge's tags are not ours */
     bool connecting, up, said_down, ever;
     int subscribe_mid, wills_mid;
     bool returned; /* a bridge's command has come back, which has been said */
@@ -179,41 +178,31 @@ static void on_subscribe(struct mosquitto *mosq, void *context, int mid, int n, 
     u->handler->up(u->handler->context);
 }
 
-enum { HEX_DIGITS = 16, MARK_BYTES = HEX_DIGITS + 1 + HEX_DIGITS };
+/* The Correlation Data of a command. The plugin leaves it on the event because of how it begins. */
+struct correlation {
+    char name[sizeof(MQSYNC_BRIDGE_CORRELATION) - 1];
+    uint64_t secret;
+    struct mqsync_upstream_tag tag;
+};
+_Static_assert(sizeof(struct correlation) == 40, "nothing between its parts");
 
-static void put_hex(char *out, uint64_t value)
+/* Whether a bridge, whichever, has sent what has these properties. */
+static bool read_correlation(const mosquitto_property *list, struct correlation *ret)
 {
-    for (unsigned i = HEX_DIGITS; i-- > 0; value >>= 4)
-        out[i] = "0123456789abcdef"[value & 15];
-}
+    void *bytes = NULL;
+    uint16_t n = 0;
+    bool good;
 
-/* The secret, a dash, the mark. */
-static void make_mark(const struct mqsync_upstream *u, uint64_t mark, char out[MARK_BYTES + 1])
-{
-    put_hex(out, u->secret);
-    out[HEX_DIGITS] = '-';
-    put_hex(out + HEX_DIGITS + 1, mark);
-    out[MARK_BYTES] = '\0';
-}
-
-/* 0: none of ours. */
-static uint64_t parse_mark(const struct mqsync_upstream *u, const char *text)
-{
-    char ours[MARK_BYTES + 1];
-    char *end;
-    uint64_t mark;
-
-    if (strlen(text) != MARK_BYTES)
-        return 0;
-    make_mark(u, 0, ours);
-    if (memcmp(text, ours, HEX_DIGITS + 1) != 0)
-        return 0;
-    mark = strtoull(text + HEX_DIGITS + 1, &end, 16);
-    return *end ? 0 : mark;
+    if (!mosquitto_property_read_binary(list, MQTT_PROP_CORRELATION_DATA, &bytes, &n, false))
+        return false;
+    good = n == sizeof(*ret) && memcmp(bytes, MQSYNC_BRIDGE_CORRELATION, sizeof(ret->name)) == 0;
+    if (good)
+        memcpy(ret, bytes, sizeof(*ret));
+    free(bytes);
+    return good;
 }
 
 struct told {
-    uint64_t mark;
     char *owner, *former_owner;
     bool twice; /* one of these: then neither is to be believed */
 };
@@ -226,7 +215,7 @@ static void take_owner(struct told *t, char **at, char *value)
     *at = value;
 }
 
-static void read_told(const struct mqsync_upstream *u, const mosquitto_property *list, struct told *t)
+static void read_told(const mosquitto_property *list, struct told *t)
 {
     bool skip = false;
 
@@ -243,8 +232,6 @@ static void read_told(const struct mqsync_upstream *u, const mosquitto_property 
         } else if (list && strcmp(key, FORMER_OWNER_PROPERTY) == 0) {
             take_owner(t, &t->former_owner, value);
             value = NULL;
-        } else if (list && !t->mark && value && strcmp(key, MARK_PROPERTY) == 0) {
-            t->mark = parse_mark(u, value);
         }
         free(name);
         free(value);
@@ -257,10 +244,12 @@ static void read_told(const struct mqsync_upstream *u, const mosquitto_property 
 static void take_event(struct mqsync_upstream *u, struct mqsync_upstream_event *e, const mosquitto_property *properties)
 {
     struct told told = {0};
+    struct correlation correlation;
 
     if (properties)
-        read_told(u, properties, &told);
-    e->mark = told.mark;
+        read_told(properties, &told);
+    if (read_correlation(properties, &correlation) && correlation.secret == u->secret)
+        e->mark = correlation.tag.mark;
     e->owner_told = !told.twice && (told.owner || told.former_owner);
     e->former_owner_told = !told.twice && told.former_owner;
     e->owner = mqsync_slice_str(told.owner);
@@ -272,42 +261,23 @@ static void take_event(struct mqsync_upstream *u, struct mqsync_upstream_event *
 
 static void take_answer(struct mqsync_upstream *u, struct mqsync_slice payload, const mosquitto_property *properties)
 {
-    void *correlation = NULL;
-    uint16_t n = 0;
+    struct correlation correlation;
 
-    if (!mosquitto_property_read_binary(properties, MQTT_PROP_CORRELATION_DATA, &correlation, &n, false))
-        return;
-    u->handler->answer(u->handler->context, (struct mqsync_slice){correlation, n}, payload);
-    free(correlation);
+    if (read_correlation(properties, &correlation) && correlation.secret == u->secret)
+        u->handler->answer(u->handler->context, &correlation.tag, payload);
 }
 
-struct carried {
-    char *metadata[MQSYNC_UPSTREAM_METADATA_N];
-    bool marked; /* a bridge has sent it */
-};
-
-/* Of whichever bridge. */
-static bool is_mark(const char *text)
-{
-    static const char hex[] = "0123456789abcdef";
-
-    return strlen(text) == MARK_BYTES && strspn(text, hex) == HEX_DIGITS && text[HEX_DIGITS] == '-' &&
-           strspn(text + HEX_DIGITS + 1, hex) == HEX_DIGITS;
-}
-
-static void read_carried(const mosquitto_property *list, struct carried *c)
+static void read_metadata(const mosquitto_property *list, char *metadata[MQSYNC_UPSTREAM_METADATA_N])
 {
     bool skip = false;
 
     for (;;) {
         char *name = NULL, *value = NULL;
         list = mosquitto_property_read_string_pair(list, MQTT_PROP_USER_PROPERTY, &name, &value, skip);
-        if (list && name && value && strcmp(name, MARK_PROPERTY) == 0 && is_mark(value))
-            c->marked = true;
         for (size_t i = 0; list && name && value && i < MQSYNC_UPSTREAM_METADATA_N; i++) {
             if (strcmp(name, metadata_names[i]) == 0) {
-                free(c->metadata[i]);
-                c->metadata[i] = value;
+                free(metadata[i]);
+                metadata[i] = value;
                 value = NULL;
             }
         }
@@ -325,15 +295,17 @@ static void take_will(struct mqsync_upstream *u, const struct mosquitto_message 
                       const mosquitto_property *properties)
 {
     struct mqsync_upstream_will w = {.payload = {m->payload, (size_t)m->payloadlen}};
-    struct carried carried = {0};
+    char *metadata[MQSYNC_UPSTREAM_METADATA_N] = {0};
+    struct correlation correlation;
+    bool from_bridge = read_correlation(properties, &correlation);
 
     mqsync_topic_parse((struct mqsync_slice){u->prefix, strlen(u->prefix) - 1}, mqsync_slice_str(m->topic), &w.topic);
     if (properties)
-        read_carried(properties, &carried);
-    if (!carried.marked && !m->retain) {
-        memcpy(w.metadata, carried.metadata, sizeof(w.metadata));
+        read_metadata(properties, metadata);
+    if (!from_bridge && !m->retain) {
+        memcpy(w.metadata, metadata, sizeof(w.metadata));
         u->handler->will(u->handler->context, &w);
-    } else if (carried.marked && !u->returned) {
+    } else if (from_bridge && !u->returned) {
         u->returned = true;
         mqsync_log(
             MQSYNC_LOG_ERROR, "MQS3050",
@@ -342,7 +314,7 @@ static void take_will(struct mqsync_upstream *u, const struct mosquitto_message 
             u->host, u->port);
     }
     for (size_t i = 0; i < MQSYNC_UPSTREAM_METADATA_N; i++)
-        free(carried.metadata[i]);
+        free(metadata[i]);
 }
 
 static void on_message(struct mosquitto *mosq, void *context, const struct mosquitto_message *m,
@@ -577,10 +549,10 @@ void mqsync_upstream_peer(const struct mqsync_upstream *u, struct mqsync_upstrea
 static bool add_properties(const struct mqsync_upstream *u, const struct mqsync_upstream_command *c,
                            mosquitto_property **list)
 {
-    char mark[MARK_BYTES + 1];
+    struct correlation correlation = {.secret = u->secret, .tag = c->tag};
 
-    if (c->correlation.n &&
-        mosquitto_property_add_binary(list, MQTT_PROP_CORRELATION_DATA, c->correlation.p, (uint16_t)c->correlation.n))
+    memcpy(correlation.name, MQSYNC_BRIDGE_CORRELATION, sizeof(correlation.name));
+    if (mosquitto_property_add_binary(list, MQTT_PROP_CORRELATION_DATA, &correlation, sizeof(correlation)))
         return false;
     if (c->user && mosquitto_property_add_string_pair(list, MQTT_PROP_USER_PROPERTY, "userId", c->user))
         return false;
@@ -594,11 +566,7 @@ static bool add_properties(const struct mqsync_upstream *u, const struct mqsync_
         if (c->metadata[i] &&
             mosquitto_property_add_string_pair(list, MQTT_PROP_USER_PROPERTY, metadata_names[i], c->metadata[i]))
             return false;
-    if (c->ack && mosquitto_property_add_string_pair(list, MQTT_PROP_USER_PROPERTY, "ack", "1"))
-        return false;
-    /* 0 as well: it keeps bridges from taking the command for a will */
-    make_mark(u, c->mark, mark);
-    return !mosquitto_property_add_string_pair(list, MQTT_PROP_USER_PROPERTY, MARK_PROPERTY, mark);
+    return !c->ack || !mosquitto_property_add_string_pair(list, MQTT_PROP_USER_PROPERTY, "ack", "1");
 }
 
 /* Whether libmosquitto has taken a message. It refuses before it queues; whatever goes wrong after that is the

@@ -9,10 +9,17 @@
 #include "config.h"
 #include "topic.h"
 
+/* What a command is known by when something comes of it. */
+struct mqsync_upstream_tag {
+    uint64_t sender; /* a session's handle, a request's */
+    uint64_t mark;   /* of a change that waits for its event; 0: none */
+    uint64_t question; /* that the answers are to; 0: none */
+};
+
 struct mqsync_upstream_event {
     struct mqsync_slice collection, record_id;
     struct mqsync_slice payload;
-    uint64_t mark; /* of the command that made it, as given to mqsync_upstream_command(); 0: somebody else's */
+    uint64_t mark; /* of the command's tag; 0: somebody else's */
     bool owner_told, former_owner_told; /* the plugin says whose record it is, and whose it was before the change */
     struct mqsync_slice owner, former_owner; /* empty: nobody's */
 };
@@ -35,8 +42,8 @@ struct mqsync_upstream_handler {
     void (*event)(void *context, const struct mqsync_upstream_event *e);
     /* Never for what a bridge has sent, this or another one. */
     void (*will)(void *context, const struct mqsync_upstream_will *w);
-    /* An answer to the command with that correlation; payload lives for the call. */
-    void (*answer)(void *context, struct mqsync_slice correlation, struct mqsync_slice payload);
+    /* An answer to the command with that tag; payload lives for the call. */
+    void (*answer)(void *context, const struct mqsync_upstream_tag *tag, struct mqsync_slice payload);
     /* The broker has acknowledged the command of that message id. */
     void (*acknowledged)(void *context, uint16_t mid, bool refused);
     /* Wait for fd to become readable, and once for it to become writable when write; fd -1: for nothing. Another fd is
@@ -84,9 +91,8 @@ struct mqsync_upstream_command {
     const char *user;                 /* on whose behalf; "": nobody's; NULL: not said */
     const struct mqsync_slice *roles; /* the user's: roles_n, each with a NUL behind it */
     size_t roles_n;
-    struct mqsync_slice correlation; /* comes back with every answer */
-    uint64_t mark;                   /* comes back with the event that the command becomes; 0: none */
-    bool ack;                        /* wants an `ack` also without a mutationId */
+    struct mqsync_upstream_tag tag; /* comes back with every answer, its mark with the event that the command becomes */
+    bool ack;                       /* wants an `ack` also without a mutationId */
 };
 
 /* Sends at QoS 1: once it returns MQSYNC_OK the command is sent again after a reconnection until it is acknowledged.

@@ -31,20 +31,17 @@ static enum mqsync_code send_on(struct mqsync_bridge *b, const struct mqsync_ups
                                 struct mqsync_error *ret_error)
 {
     struct mqsync_pending_command *c = mqsync_bridge_pend(b, MQSYNC_WILL_SENDER);
-    uint64_t correlation[3] = {MQSYNC_WILL_SENDER, 0, 0};
     bool is_short = w->topic.kind == MQSYNC_TOPIC_CMD_SHORT;
     uint16_t mid;
 
     if (!c)
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "too many changes are on their way");
-    correlation[1] = c->mark;
     struct mqsync_upstream_command command = {
         .collection = w->topic.collection,
         .payload = w->payload,
         /* without it a trusted bridge would be bound by no rule */
         .user = b->trusted ? "" : NULL,
-        .correlation = {(const char *)correlation, sizeof(correlation)},
-        .mark = c->mark,
+        .tag = {.sender = MQSYNC_WILL_SENDER, .mark = c->mark},
     };
     if (is_short) {
         command.record_id = w->topic.record_id;

@@ -14,6 +14,10 @@
 
 #define MQSYNC_MAX_MUTATION_ID 128
 
+/* How the Correlation Data of a bridge's commands begins. The plugin leaves it on the event, where the bridge knows its
+ * own by it. */
+#define MQSYNC_BRIDGE_CORRELATION "mqsync-b"
+
 struct mqsync_message {
     enum mqsync_type type;
     struct mqsync_slice collection; /* empty: left out */
@@ -60,6 +64,8 @@ struct mqsync_event {
 };
 /* {"type","collection","recordId","data","timestamp","metadata":{"version","userId","seq","mutationId","conflict"}} */
 void mqsync_event_encode(struct mqsync_buf *out, const struct mqsync_event *e);
+/* metadata.seq of an encoded event. False: the text is something else. */
+bool mqsync_event_seq(struct mqsync_slice event, uint64_t *ret);
 
 /* {"type":"ack","collection","recordId","metadata":{"mutationId","version","seq"}}; an empty mutation_id is left out;
  * conflict true adds "conflict":true. */

@@ -68,6 +68,26 @@ void mqsync_event_encode(struct mqsync_buf *out, const struct mqsync_event *e)
     PUT(out, "}}");
 }
 
+/* From the end, where it is: an unescaped quote between a comma and a key is in no string. */
+bool mqsync_event_seq(struct mqsync_slice event, uint64_t *ret)
+{
+    static const char key[] = ",\"seq\"";
+    const size_t key_n = sizeof(key) - 1;
+    const char *colon = event.p + event.n;
+
+    if (!mqsync_slice_starts_with(event, "{") || mqsync_json_check(event, NULL, NULL) != MQSYNC_OK)
+        return false;
+    while ((colon = memrchr(event.p, ':', (size_t)(colon - event.p)))) {
+        if ((size_t)(colon - event.p) < key_n || memcmp(colon - key_n, key, key_n) != 0)
+            continue;
+        struct mqsync_slice value = {colon + 1, 0};
+        while (value.p[value.n] != ',' && value.p[value.n] != '}')
+            value.n++;
+        return mqsync_json_to_u64(value, ret);
+    }
+    return false;
+}
+
 void mqsync_ack_encode(struct mqsync_buf *out, struct mqsync_slice collection, struct mqsync_slice record_id,
                        struct mqsync_slice mutation_id, uint64_t version, uint64_t seq, bool conflict)
 {

@@ -60,16 +60,12 @@ static bool is_own_answer(const struct check *c)
 /* Of an event that the plugin has made: its seq, and whether it is a deletion. 0: it has none. */
 static uint64_t seq_of(struct mqsync_slice payload, bool *ret_deletes)
 {
-    struct mqsync_slice metadata, value;
+    struct mqsync_slice value;
     uint64_t seq;
 
-    if (mqsync_json_check(payload, NULL, NULL) != MQSYNC_OK || mqsync_json_typeof(payload) != MQSYNC_JSON_OBJECT)
+    if (!mqsync_event_seq(payload, &seq))
         return 0;
     *ret_deletes = mqsync_json_find(payload, MQSYNC_SLICE("type"), &value) && is(value, "\"delete\"");
-    if (!mqsync_json_find(payload, MQSYNC_SLICE("metadata"), &metadata) ||
-        mqsync_json_typeof(metadata) != MQSYNC_JSON_OBJECT ||
-        !mqsync_json_find(metadata, MQSYNC_SLICE("seq"), &value) || !mqsync_json_to_u64(value, &seq))
-        return 0;
     return seq;
 }
 

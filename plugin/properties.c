@@ -194,15 +194,22 @@ enum mqsync_code mqsync_properties_apply(const struct mqsync_properties *p, stru
 /* Appends a copy of item to *list unless it was for the plugin. False: cannot be copied. */
 static bool keep(const mosquitto_property *item, bool owners, mosquitto_property **list)
 {
+    static const char bridge[] = MQSYNC_BRIDGE_CORRELATION;
     struct mqsync_properties unused;
     char *name = NULL, *value = NULL;
+    void *bytes = NULL;
+    uint16_t n;
     uint8_t byte;
     bool ok = false;
 
     switch (mosquitto_property_identifier(item)) {
     case MQTT_PROP_RESPONSE_TOPIC:
-    case MQTT_PROP_CORRELATION_DATA:
         return true;
+    case MQTT_PROP_CORRELATION_DATA:
+        ok = mosquitto_property_read_binary(item, MQTT_PROP_CORRELATION_DATA, &bytes, &n, false) &&
+             (n < sizeof(bridge) - 1 || memcmp(bytes, bridge, sizeof(bridge) - 1) != 0 ||
+              !mosquitto_property_add_binary(list, MQTT_PROP_CORRELATION_DATA, bytes, n));
+        break;
     case MQTT_PROP_PAYLOAD_FORMAT_INDICATOR:
         return mosquitto_property_read_byte(item, MQTT_PROP_PAYLOAD_FORMAT_INDICATOR, &byte, false) &&
                !mosquitto_property_add_byte(list, MQTT_PROP_PAYLOAD_FORMAT_INDICATOR, byte);
@@ -220,6 +227,7 @@ static bool keep(const mosquitto_property *item, bool owners, mosquitto_property
     }
     free(name);
     free(value);
+    free(bytes);
     return ok;
 }
 

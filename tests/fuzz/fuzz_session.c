@@ -67,10 +67,9 @@ struct command {
     uint16_t mid;
     bool applied;
     struct mqsync_message m;
-    char correlation[24];
+    struct mqsync_upstream_tag tag;
     uint64_t version, seq; /* what came of it */
     size_t collection;
-    uint64_t mark;
     char name[MQSYNC_MAX_COLLECTION + 1];
     struct mqsync_buf text, scratch;
 };
@@ -80,7 +79,7 @@ struct packet {
     struct packet *next;
     enum { EVENT, ANSWER, ACKNOWLEDGEMENT } kind;
     size_t collection;
-    char correlation[24];
+    struct mqsync_upstream_tag tag;
     uint64_t mark;
     uint16_t mid;
     bool refused;
@@ -180,7 +179,7 @@ static void send_answer(const struct command *c, struct mqsync_buf *text)
 {
     struct packet *p = send_packet(ANSWER);
 
-    memcpy(p->correlation, c->correlation, sizeof(p->correlation));
+    p->tag = c->tag;
     p->text = *text;
     *text = (struct mqsync_buf){0};
 }
@@ -290,7 +289,6 @@ static bool carry_out_write(struct command *c, bool announced)
     enum mqsync_op op = c->m.type == MQSYNC_TYPE_DELETE   ? MQSYNC_DELETE
                         : c->m.type == MQSYNC_TYPE_INSERT ? MQSYNC_INSERT
                                                           : MQSYNC_UPDATE;
-    uint64_t writer;
 
     if (!r || w.truth.collections[c->collection].seq >= CHANGES_MAX ||
         (op != MQSYNC_INSERT && !c->applied && (r->version == 0 || r->deleted))) {
@@ -298,10 +296,9 @@ static bool carry_out_write(struct command *c, bool announced)
         return false;
     }
     if (!c->applied) {
-        memcpy(&writer, c->correlation, sizeof(writer));
         if (op == MQSYNC_INSERT && r->version && !r->deleted)
             op = MQSYNC_UPDATE;
-        change(c->collection, record, op, writer, c->mark, announced);
+        change(c->collection, record, op, c->tag.sender, c->tag.mark, announced);
         c->applied = true;
         c->version = r->version;
         c->seq = r->seq;
@@ -379,7 +376,7 @@ static void deliver(void)
         e.collection = mqsync_slice_str(names[p->collection]);
         w.handler.event(w.handler.context, &e);
     } else if (p->kind == ANSWER) {
-        w.handler.answer(w.handler.context, (struct mqsync_slice){p->correlation, sizeof(p->correlation)}, e.payload);
+        w.handler.answer(w.handler.context, &p->tag, e.payload);
     } else {
         forget_command(p->mid);
         w.handler.acknowledged(w.handler.context, p->mid, p->refused);
@@ -439,10 +436,9 @@ enum mqsync_code mqsync_upstream_command(struct mqsync_upstream *u, const struct
     if (!w.up || w.refusing_to_send)
         return MQSYNC_SERVER_ERROR;
     kept = calloc(1, sizeof(*kept));
-    CHECK(kept && c->correlation.n == sizeof(kept->correlation));
-    memcpy(kept->correlation, c->correlation.p, sizeof(kept->correlation));
+    CHECK(kept);
+    kept->tag = c->tag;
     mqsync_buf_add_slice(&kept->text, c->payload);
-    kept->mark = c->mark;
     kept->collection = collection_of(c->collection);
     kept->mid = ++w.mids ? w.mids : ++w.mids;
     CHECK(mqsync_collection_valid(c->collection));
@@ -1042,7 +1038,7 @@ static void lose_records(void)
 
 static void anything_from_broker(void)
 {
-    uint64_t correlation[3] = {w.sockets[byte() % CLIENTS].session ? byte() : 0, byte(), byte() - 1U};
+    struct mqsync_upstream_tag tag = {w.sockets[byte() % CLIENTS].session ? byte() : 0, byte(), byte() - 1U};
     size_t n = byte();
     char *copy;
 
@@ -1052,8 +1048,7 @@ static void anything_from_broker(void)
     CHECK(copy);
     memcpy(copy, w.in, n);
     w.in += n;
-    w.handler.answer(w.handler.context, (struct mqsync_slice){(const char *)correlation, byte() & 1 ? sizeof(correlation) : 5},
-                     (struct mqsync_slice){copy, n});
+    w.handler.answer(w.handler.context, &tag, (struct mqsync_slice){copy, n});
     w.handler.acknowledged(w.handler.context, (uint16_t)(byte() | 0xFF00U), byte() & 1);
     free(copy);
 }

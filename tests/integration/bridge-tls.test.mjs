@@ -139,7 +139,10 @@ test('mqtts: a broker is believed only with a certificate of a known authority f
         new Bridge(secure, at('127.0.0.1'), known)];
     t.after(() => Promise.all([good, stranger, misnamed].map((bridge) => bridge.stop())));
     await Promise.all([good.start(), stranger.start({ up: false }), misnamed.start({ up: false })]);
-    await (await good.client()).write('insert', 'c', 'r', {});
+    // answers that TLS brings many of in one record, and records of many TLS records
+    const client = await good.client();
+    for (const size of [1, 900000])
+        await Promise.all(Array.from({ length: size > 1 ? 4 : 1000 }, (_, i) => client.write('insert', 'c', `r${size}-${i}`, { text: 'x'.repeat(size) })));
     await Promise.all([stranger, misnamed].map((bridge) => bridge.waitForLog(/MQS3011: cannot connect to the broker/)));
     for (const bridge of [stranger, misnamed]) {
         assert.equal((await bridge.get('/healthz')).status, 503);

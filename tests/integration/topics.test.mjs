@@ -346,6 +346,10 @@ test("events do not carry the writer's Response Topic and Correlation Data", asy
     });
     const { properties } = await reader.eventPacket();
     assert.deepEqual([properties?.responseTopic, properties?.correlationData], [undefined, undefined]);
+    // but for a bridge's, which knows its own events by it
+    const correlationData = Buffer.from('mqsync-b and anything');
+    await writer.short(collection, 'r', 'delete', '', { properties: { correlationData } });
+    assert.deepEqual((await reader.eventPacket()).properties?.correlationData, correlationData);
 });
 
 test('a topic alias on commands (MQTT 5)', async () => {

@@ -431,6 +431,33 @@ START_TEST(event)
 }
 END_TEST
 
+START_TEST(event_seq)
+{
+    static const char *const others[] = {
+        "", "x", "{}", "[{\"a\":1,\"seq\":2}]", "{\"type\":\"pong\"}", "{\"a\":\"\\\",\\\"seq\\\":1\"}", "{\"seq\":1}",
+        "{\"a\":1,\"seq\":\"1\"}", "{\"a\":1,\"seq\":[1,2]}", "{\"a\":1,\"seq\":1.5}", "{\"a\":1,\"seq\":-1}", "{\"a\":1,\"seq\":1",
+    };
+    struct mqsync_event e = {.op = MQSYNC_UPDATE,
+                             .collection = MQSYNC_SLICE("c"),
+                             .record_id = MQSYNC_SLICE(",\"seq\":1"),
+                             .data = MQSYNC_SLICE("{\"a\":1,\"seq\":2,\"metadata\":{\"a\":1,\"seq\":3}}"),
+                             .seq = 4711,
+                             .user = MQSYNC_SLICE("u,\"seq\":5")};
+    uint64_t seq = 0;
+
+    for (int i = 0; i < 4; i++) {
+        mqsync_buf_clear(&out);
+        e.mutation_id = i & 1 ? MQSYNC_SLICE("m\\\",\"seq\":6,\\") : (struct mqsync_slice){NULL, 0};
+        e.conflict = i & 2;
+        mqsync_event_encode(&out, &e);
+        ck_assert(mqsync_event_seq(mqsync_buf_slice(&out), &seq));
+        ck_assert_uint_eq(seq, 4711);
+    }
+    for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++)
+        ck_assert_msg(!mqsync_event_seq(mqsync_slice_str(others[i]), &seq), "%s", others[i]);
+}
+END_TEST
+
 START_TEST(encoders_append)
 {
     mqsync_buf_add_str(&out, "x");
@@ -714,6 +741,7 @@ int main(void)
         error_is_optional,
         short_form_data,
         event,
+        event_seq,
         encoders_append,
         texts_are_escaped,
         ack,
