@@ -9,6 +9,7 @@ enum {
     AT_ONCE = 32,      /* connections let in before the others get their turn */
     EXCESS_MAX = 32,   /* connections too many that are told so at the same time; others are just closed */
     PAUSE_MS = 500,    /* when there are no descriptors left */
+    START_MS = 1000,   /* before the first is let in, unless the broker has answered */
     REQUEST_MS = 9000, /* one that has lived longer and sent no request was ended for that by libwebsockets */
 };
 
@@ -21,6 +22,7 @@ struct mqsync_acceptor {
     size_t used;       /* of peers, ever: those behind have not been touched */
     size_t max, n;     /* connections */
     int64_t resume_ms; /* 0: not pausing */
+    bool started;      /* the first may have been let in */
 };
 
 /* --- peers -------------------------------------------------------------------------------------------------------- */
@@ -99,12 +101,9 @@ static void let_in(struct mqsync_acceptor *a, int fd, const char *address)
     a->letting_in = NULL;
 }
 
-/* The connections that cannot be taken stay where they are, so waiting for them would return at once, again and again.
- * A while later there may be room. */
-static void take_a_break(struct mqsync_acceptor *a, int error)
+static void take_a_break(struct mqsync_acceptor *a, int64_t ms)
 {
-    mqsync_log(MQSYNC_LOG_ERROR, "MQS3030", "cannot accept connections: %s; they wait", strerror(error));
-    a->resume_ms = mqsync_monotonic_us() / 1000 + PAUSE_MS;
+    a->resume_ms = mqsync_monotonic_us() / 1000 + ms;
     for (size_t i = 0; i < a->listener.n; i++)
         lws_rx_flow_control(a->listening[i], 0);
 }
@@ -119,16 +118,23 @@ void mqsync_acceptor_readable(struct mqsync_acceptor *a, struct lws *wsi)
             let_in(a, fd, address);
         else if (errno == EAGAIN)
             return;
-        else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-            take_a_break(a, errno);
+        else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+            /* the connections that cannot be taken stay where they are, so waiting for them would return at once, again
+             * and again; a while later there may be room */
+            mqsync_log(MQSYNC_LOG_ERROR, "MQS3030", "cannot accept connections: %s; they wait", strerror(errno));
+            take_a_break(a, PAUSE_MS);
+        }
         /* any other error is that of one connection, which is gone already */
     }
 }
 
 void mqsync_acceptor_tick(struct mqsync_acceptor *a, int64_t now_ms)
 {
-    if (!a->resume_ms || now_ms < a->resume_ms)
+    bool first = !a->started && mqsync_upstream_is_up(a->bridge->upstream);
+
+    if (!a->resume_ms || (now_ms < a->resume_ms && !first))
         return;
+    a->started = true;
     a->resume_ms = 0;
     for (size_t i = 0; i < a->listener.n; i++)
         lws_rx_flow_control(a->listening[i], 1);
@@ -172,7 +178,13 @@ bool mqsync_acceptor_start(struct mqsync_acceptor *a, struct lws_vhost *vhost)
         if (!a->listening[i])
             return false;
     }
+    take_a_break(a, START_MS);
     return true;
+}
+
+bool mqsync_acceptor_started(const struct mqsync_acceptor *a)
+{
+    return a->started;
 }
 
 void mqsync_acceptor_stop(struct mqsync_acceptor *a)
@@ -181,6 +193,7 @@ void mqsync_acceptor_stop(struct mqsync_acceptor *a)
         lws_set_timeout(a->listening[i], PENDING_TIMEOUT_CLOSE_SEND, LWS_TO_KILL_ASYNC);
     a->listener.n = 0; /* libwebsockets closes them */
     a->resume_ms = 0;
+    a->started = true;
 }
 
 void mqsync_acceptor_close(struct mqsync_acceptor *a)

@@ -26,7 +26,8 @@ struct mqsync_peer {
 /* Opens the sockets; nobody is let in yet. */
 enum mqsync_code mqsync_acceptor_open(struct mqsync_bridge *b, struct mqsync_acceptor **ret,
                                       struct mqsync_error *ret_error);
-/* Lets clients in from now on, for vhost, which must know MQSYNC_ACCEPT_PROTOCOL. */
+/* Lets clients in for vhost, which must know MQSYNC_ACCEPT_PROTOCOL, from the moment on at which the broker has answered,
+ * or a second later without it: who comes while the bridge starts anew had rather wait than be refused. */
 bool mqsync_acceptor_start(struct mqsync_acceptor *a, struct lws_vhost *vhost);
 /* Lets nobody in any more. */
 void mqsync_acceptor_stop(struct mqsync_acceptor *a);
@@ -34,6 +35,8 @@ void mqsync_acceptor_close(struct mqsync_acceptor *a); /* after the context is g
 
 /* Says for each socket where it listens. */
 void mqsync_acceptor_log(const struct mqsync_acceptor *a);
+/* False while nobody has been let in yet. */
+bool mqsync_acceptor_started(const struct mqsync_acceptor *a);
 /* Several times a second. */
 void mqsync_acceptor_tick(struct mqsync_acceptor *a, int64_t now_ms);
 

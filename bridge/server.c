@@ -19,6 +19,7 @@
 
 enum {
     TICK_US = 100000,
+    TICK_STARTING_US = 2000, /* while clients may be waiting for the first answer of the broker */
     STOP_US = 5000000,
     RX_BYTES = 1024,
     TX_BYTES = 65536,     /* in one write; else it would be that of reading */
@@ -684,7 +685,8 @@ static void on_tick(lws_sorted_usec_list_t *sul)
         mqsync_service_notify("WATCHDOG=1");
         s->watchdog_at_us = now_us + s->watchdog_us / 3;
     }
-    lws_sul_schedule(s->context, 0, &s->tick, on_tick, TICK_US);
+    lws_sul_schedule(s->context, 0, &s->tick, on_tick,
+                     mqsync_acceptor_started(s->acceptor) ? TICK_US : TICK_STARTING_US);
 }
 
 /* --- life --------------------------------------------------------------------------------------------------------- */

@@ -54,6 +54,21 @@ test('without a watchdog nothing is said of one, and nothing at all without a ma
     await (await alone.client()).rest();
 });
 
+test('who comes while the bridge starts waits for the broker instead of being refused', async (t) => {
+    for (let i = 0; i < 5; i++) {
+        const bridge = new Bridge(broker, {});
+        t.after(() => bridge.stop());
+        await bridge.start({ up: false });
+        const response = await fetch(`http://127.0.0.1:${bridge.port}/sync/c`, { method: 'POST', body: `{"recordId":"r${i}","data":{}}` });
+        assert.equal(response.status, 200, await response.text());
+    }
+    // not for ever: without a broker it says so
+    const alone = new Bridge(broker, { bridge: { broker: 'mqtt://127.0.0.1:1' } });
+    t.after(() => alone.stop());
+    await alone.start({ up: false });
+    assert.equal((await fetch(`http://127.0.0.1:${alone.port}/healthz`)).status, 503);
+});
+
 test('sockets that the service manager has made: TCP and Unix', async (t) => {
     const file = path.join(broker.directory, 'bridge.socket');
     const bridge = await start(t, { limits: { maxRecordBytes: 2 }, bridge: { listen: '127.0.0.1:1', trustedProxies: ['unix'] } },
