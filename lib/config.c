@@ -682,6 +682,39 @@ static bool check_no_nul(struct reader *r, struct mqsync_slice text)
     return true;
 }
 
+/* What editors and people put into a file that JSON does not have; NULL: nothing of the kind. */
+static const char *habit_at(struct mqsync_slice text, size_t offset)
+{
+    static const struct {
+        const char *start, *what;
+    } habits[] = {{"\xef\xbb\xbf", "a byte order mark; save the file as UTF-8 without one"},
+                  {"\xff\xfe", "UTF-16; save the file as UTF-8"},
+                  {"\xfe\xff", "UTF-16; save the file as UTF-8"},
+                  {"//", "a comment; JSON has none"},
+                  {"/*", "a comment; JSON has none"},
+                  {"#", "a comment; JSON has none"}};
+    for (size_t i = 0; i < sizeof(habits) / sizeof(*habits); i++) {
+        size_t n = strlen(habits[i].start);
+        if (offset <= text.n && text.n - offset >= n && memcmp(text.p + offset, habits[i].start, n) == 0)
+            return habits[i].what;
+    }
+    return NULL;
+}
+
+/* The key whose quotes open at offset, as it is written. */
+static void show_key_at(struct mqsync_slice text, size_t offset, char out[SHOWN_MAX])
+{
+    char key[SHOWN_MAX]; /* longer than what is shown, so that show_text sees that it is too long */
+    size_t n = 0;
+    for (size_t i = offset + 1; i < text.n && text.p[i] != '"' && n < sizeof(key) - 1; i++) {
+        if (text.p[i] == '\\' && i + 1 < text.n && n < sizeof(key) - 2)
+            key[n++] = text.p[i++];
+        key[n++] = text.p[i];
+    }
+    key[n] = '\0';
+    show_text(key, out);
+}
+
 /* The checker says at which byte; people look for lines. */
 static bool fail_syntax(struct reader *r, struct mqsync_slice text, const struct mqsync_error *e)
 {
@@ -689,9 +722,16 @@ static bool fail_syntax(struct reader *r, struct mqsync_slice text, const struct
     const char *place = strstr(e->text, at);
     if (!place)
         return fail(r, "%s", e->text);
-    char what[sizeof(e->text)];
-    snprintf(what, sizeof(what), "%.*s", (int)(place - e->text), e->text);
-    return fail_at(r, text, strtoul(place + strlen(at), NULL, 10), what);
+    size_t offset = strtoul(place + strlen(at), NULL, 10);
+    const char *habit = habit_at(text, offset);
+    if (habit)
+        return fail_at(r, text, offset, habit);
+    char what[sizeof(e->text)], key[SHOWN_MAX] = "";
+    int n = (int)(place - e->text);
+    if (strstr(e->text, "duplicate key"))
+        show_key_at(text, offset, key);
+    snprintf(what, sizeof(what), "%.*s%s%s", n, e->text, *key ? " " : "", key);
+    return fail_at(r, text, offset, what);
 }
 
 static bool read_text(struct reader *r, struct mqsync_slice text)
