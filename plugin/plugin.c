@@ -141,6 +141,41 @@ static bool reload_logins(struct mqsync_config *config, struct mqsync_error *ret
     return mqsync_logins_configure(plugin.logins, config, ret_error) == MQSYNC_OK;
 }
 
+/* Of the place that the broker keeps its own database in, where there is one. malloc'd. */
+static char *default_dir(void)
+{
+    const char *(*location)(void);
+    const char *base;
+    struct stat st;
+    char *dir;
+    int n;
+
+    *(void **)(void *)&location = dlsym(RTLD_DEFAULT, "mosquitto_persistence_location"); /* 2.1 */
+    base = location ? location() : NULL;
+    if (!base || !*base)
+        base = stat("/var/lib/mosquitto", &st) == 0 && S_ISDIR(st.st_mode) ? "/var/lib/mosquitto" : ".";
+    n = asprintf(&dir, "%s%smqsync", base, base[strlen(base) - 1] == '/' ? "" : "/");
+    return n < 0 ? NULL : dir;
+}
+
+/* db_path: the option, NULL when not given. malloc'd. */
+static char *choose_dir(const char *db_path, const struct mqsync_config *config)
+{
+    if (db_path)
+        return strdup(db_path);
+    return config->database ? strdup(config->database) : default_dir();
+}
+
+/* Where plugin_opt_db_path says, nothing that mqsync.json says moves it. */
+static void check_dir(const struct mqsync_config *config)
+{
+    char *dir = plugin.dir_given ? NULL : choose_dir(NULL, config);
+
+    if (dir && strcmp(dir, plugin.dir) != 0)
+        mqsync_log(MQSYNC_LOG_WARNING, "MQS1008", "the database stays %s until the broker is restarted", plugin.dir);
+    free(dir);
+}
+
 static void reload(void)
 {
     struct mqsync_config *before = plugin.config, *config;
@@ -159,8 +194,7 @@ static void reload(void)
     }
     if (!mqsync_slice_equal(root, mqsync_slice_str(config->root)))
         mqsync_log(MQSYNC_LOG_WARNING, "MQS1008", "root stays %.*s until the broker is restarted", (int)root.n, root.p);
-    if (!mqsync_slice_equal(mqsync_slice_str(before->database), mqsync_slice_str(config->database)))
-        mqsync_log(MQSYNC_LOG_WARNING, "MQS1008", "the database stays %s until the broker is restarted", plugin.dir);
+    check_dir(config);
     plugin.config = config;
     options = store_options(config);
     mqsync_store_configure(plugin.store, &options);
@@ -256,30 +290,6 @@ static bool read_options(const struct mosquitto_opt *list, int n, struct options
     return true;
 }
 
-/* Of the place that the broker keeps its own database in, where there is one. malloc'd. */
-static char *default_dir(void)
-{
-    const char *(*location)(void);
-    const char *base;
-    struct stat st;
-    char *dir;
-    int n;
-
-    *(void **)(void *)&location = dlsym(RTLD_DEFAULT, "mosquitto_persistence_location"); /* 2.1 */
-    base = location ? location() : NULL;
-    if (!base || !*base)
-        base = stat("/var/lib/mosquitto", &st) == 0 && S_ISDIR(st.st_mode) ? "/var/lib/mosquitto" : ".";
-    n = asprintf(&dir, "%s%smqsync", base, base[strlen(base) - 1] == '/' ? "" : "/");
-    return n < 0 ? NULL : dir;
-}
-
-static char *choose_dir(const struct options *o, const struct mqsync_config *config)
-{
-    if (o->db_path)
-        return strdup(o->db_path);
-    return config->database ? strdup(config->database) : default_dir();
-}
-
 /* --- life --------------------------------------------------------------------------------------------------------- */
 
 static void shut(void)
@@ -368,7 +378,8 @@ static bool start(const struct options *o)
         return false;
     }
     plugin.config_path = o->config ? strdup(o->config) : NULL;
-    plugin.dir = choose_dir(o, plugin.config);
+    plugin.dir = choose_dir(o->db_path, plugin.config);
+    plugin.dir_given = o->db_path != NULL;
     if (asprintf(&plugin.prefix, "%s/", plugin.config->root) < 0)
         plugin.prefix = NULL;
     if (!plugin.dir || !plugin.prefix || (o->config && !plugin.config_path))
@@ -419,7 +430,7 @@ static bool join(const struct options *o)
                    "mosquitto.conf: every plugin line of mqsync in one broker needs the same plugin_opt_config");
         return false;
     }
-    dir = choose_dir(o, plugin.config);
+    dir = choose_dir(o->db_path, plugin.config);
     same = dir && same_file(dir, plugin.dir);
     free(dir);
     if (!same)

@@ -31,6 +31,7 @@ struct mqsync_plugin {
     struct mqsync_config *config; /* SIGHUP puts another one here */
     char *config_path;            /* NULL: defaults */
     char *dir;                    /* of the database */
+    bool dir_given;     /* by plugin_opt_db_path */
     char *prefix;                 /* the root and a slash; stays what it was at the start */
     size_t prefix_n;
     struct mqsync_store *store;

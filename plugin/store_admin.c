@@ -183,9 +183,12 @@ enum mqsync_code mqsync_store_check(const char *dir, void (*wrong)(void *context
         mdb_txn_abort(c.txn);
     }
     mdb_env_close(env); /* an environment may be open once in a process, and check_log opens it */
-    if (rc)
+    if (rc && c.n == 0)
         return mqsync_lmdb_fail(ret_error, rc, "cannot read", dir);
-    code = check_log(&c, dir, ret_error);
+    if (rc) /* LMDB gives up a transaction that has met a damaged page */
+        report(&c, "the rest cannot be read (%s)", mdb_strerror(rc));
+    else
+        code = check_log(&c, dir, ret_error);
     *ret_wrong = c.n;
     return code;
 }
@@ -233,7 +236,13 @@ struct copy {
 static void *copy_thread(void *context)
 {
     struct copy *c = context;
-    int rc = mdb_env_copy2(c->env, c->to, MDB_CP_COMPACT);
+    char path[PATH_BYTES];
+    path_in(path, c->to, "data.mdb");
+    /* LMDB's own way to name a copy would let everybody read it */
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
+    int rc = fd < 0 ? errno : mdb_env_copyfd2(c->env, fd, MDB_CP_COMPACT);
+    if (fd >= 0 && close(fd) != 0 && rc == 0)
+        rc = errno;
     pthread_mutex_lock(&c->lock);
     c->rc = rc;
     c->done = true;
@@ -410,19 +419,20 @@ static enum mqsync_code replace_with_copy(const char *dir, const char *from, con
     struct mqsync_view *view = NULL;
     const struct mqsync_table *over;
     const struct mqsync_collections *collections;
-    if (mkdir(dir, 0750) != 0 && errno != EEXIST)
-        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "cannot make the directory %s: %s", dir, strerror(errno));
-    enum mqsync_code code = mqsync_store_lock(dir, &lock_fd, ret_error);
+    enum mqsync_code code = mqsync_reader_open(from, &reader, ret_error); /* first: without it nothing is made */
     if (code)
         return code;
+    if (mkdir(dir, 0750) != 0 && errno != EEXIST)
+        code = mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "cannot make the directory %s: %s", dir, strerror(errno));
+    else
+        code = mqsync_store_lock(dir, &lock_fd, ret_error);
+    if (code) {
+        mqsync_reader_close(reader);
+        return code;
+    }
     path_in(temporary, dir, "new.tmp");
     remove_files(temporary); /* of an attempt that was killed */
     rmdir(temporary);
-    code = mqsync_reader_open(from, &reader, ret_error);
-    if (code) {
-        close(lock_fd);
-        return code;
-    }
     code = make_empty_dir(temporary, ret_error);
     if (code == MQSYNC_OK)
         code = mqsync_reader_view(reader, &view, ret_error);

@@ -105,6 +105,8 @@ enum mqsync_code mqsync_lmdb_open(const char *dir, bool write, size_t map_bytes,
     /* a limit on address space (ulimit -v), or valgrind, which says EINVAL */
     while (((rc = open_env(dir, write, map, &env)) == ENOMEM || rc == EINVAL) && map > MAP_LEAST)
         map /= 2;
+    if (rc == EBADF && !write) /* LMDB found an empty file and tried to write its first page */
+        rc = ENOENT;
     if (rc == 0 && (rc = open_dbis(env, write, ret_dbis)) != 0)
         mdb_env_close(env);
     if (rc)

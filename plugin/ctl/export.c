@@ -21,6 +21,7 @@ struct export
     struct mqsync_buf lines;
     struct mqsync_progress progress;
     uint64_t records, tombstones, damaged;
+    bool uneven; /* a collection holds more or fewer records than it counts */
     enum mqsync_code code; /* sticky */
     struct mqsync_error error;
 };
@@ -55,12 +56,24 @@ static void export_record(struct export *x, struct mqsync_slice collection, stru
     mqsync_progress_update(&x->progress, x->records + x->tombstones);
 }
 
+/* Where LMDB's tree is damaged a walk may pass records by, or find what is none, and come to its end without an error. */
+static void check_count(struct export *x, const struct mqsync_collection_stat *stat, uint64_t seen)
+{
+    if (seen == stat->records)
+        return;
+    x->uneven = true;
+    mqsync_progress_clear(&x->progress);
+    mqsync_ctl_fail("%.*s is damaged: it counts %llu records, %llu were found; mqsyncctl check says more",
+                    (int)stat->name.n, stat->name.p, (unsigned long long)stat->records, (unsigned long long)seen);
+}
+
 static bool export_collection(void *context, const struct mqsync_collection_stat *stat)
 {
     struct export *x = context;
     struct mqsync_walk *walk;
     struct mqsync_slice id;
     struct mqsync_record r;
+    uint64_t before = x->records + x->damaged;
     x->code = mqsync_walk_records(x->view, stat->name, (struct mqsync_slice){"", 0}, &walk, &x->error);
     if (x->code)
         return false;
@@ -74,7 +87,10 @@ static bool export_collection(void *context, const struct mqsync_collection_stat
             export_record(x, stat->name, id, &r);
     }
     mqsync_walk_close(walk);
-    return x->code == MQSYNC_OK && !mqsync_ctl_interrupted;
+    if (x->code || mqsync_ctl_interrupted)
+        return false;
+    check_count(x, stat, x->records + x->damaged - before);
+    return true;
 }
 
 static bool count_collection(void *context, const struct mqsync_collection_stat *stat)
@@ -147,7 +163,9 @@ static int export_all(struct export *x)
     else
         mqsync_view_collections(x->view, count_collection, &total);
     mqsync_ctl_catch_interrupts();
-    mqsync_progress_begin(&x->progress, x->ctl->quiet, "export", MQSYNC_UNIT_RECORDS, total);
+    /* records that go to the terminal would run into the bar */
+    mqsync_progress_begin(&x->progress, x->ctl->quiet || (x->out == stdout && isatty(STDOUT_FILENO)), "export",
+                          MQSYNC_UNIT_RECORDS, total);
     if (name)
         export_collection(x, &one);
     else
@@ -162,7 +180,7 @@ static int export_all(struct export *x)
         status = mqsync_ctl_store_failed(&x->error);
     else if (mqsync_ctl_interrupted)
         status = mqsync_ctl_fail("interrupted: the export is not complete");
-    else if (x->damaged)
+    else if (x->damaged || x->uneven)
         status = CTL_WRONG;
     status = close_output(x, status);
     if (status != CTL_FAILED)

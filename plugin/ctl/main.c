@@ -160,24 +160,29 @@ void mqsync_ctl_catch_interrupts(void)
 /* --- a database so damaged that reading it leads out of it ------------------------------------------------------ */
 
 static volatile int crash_status = CTL_FAILED;
+static volatile bool crash_json; /* check --json, which has not said anything yet */
 
 /* LMDB trusts its pages. Where one is damaged, reading may end here; nothing has been written then. */
 static void crashed(int signal)
 {
     static const char text[] =
         "\nmqsyncctl: the database is damaged, reading it led out of it; restore a backup (mqsyncctl restore)\n";
+    static const char json[] = "{\"ok\":false,\"wrong\":[\"reading the database led out of it\"]}\n";
     (void)signal;
-    if (write(STDERR_FILENO, text, sizeof text - 1) < 0)
+    if (write(STDERR_FILENO, text, sizeof text - 1) < 0 ||
+        (crash_json && write(STDOUT_FILENO, json, sizeof json - 1) < 0))
         _exit(CTL_FAILED);
     _exit(crash_status);
 }
 
-static void catch_crashes(const struct command *command)
+static void catch_crashes(const struct mqsync_ctl *c, const struct command *command)
 {
     static const int signals[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE};
     struct sigaction action = {.sa_handler = crashed, .sa_flags = (int)SA_RESETHAND};
-    if (command->run == mqsync_ctl_check)
+    if (command->run == mqsync_ctl_check) {
         crash_status = CTL_WRONG;
+        crash_json = c->json;
+    }
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
         sigaction(signals[i], &action, NULL);
 }
@@ -349,7 +354,7 @@ static int run(struct mqsync_ctl *c, int argc, char **argv)
         status = load_config(c, command);
     if (status == CTL_DONE && command->needs == NEEDS_DATABASE) {
         status = find_database(c);
-        catch_crashes(command);
+        catch_crashes(c, command);
     }
     return status ? status : command->run(c);
 }

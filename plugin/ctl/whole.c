@@ -35,12 +35,18 @@ int mqsync_ctl_check(struct mqsync_ctl *c)
     uint64_t wrong = 0;
     enum mqsync_code code = mqsync_store_check(c->dir, add_finding, &f, &wrong, &e);
     mqsync_ctl_give_files(c->dir);
-    if (code) {
-        /* what LMDB itself says of damage is a finding, too; that there is no database is none */
-        bool damaged = strstr(e.text, "damaged") != NULL;
+    /* what LMDB itself says of damage is a finding, too; that there is no database is none */
+    if (code && !strstr(e.text, "damaged")) {
         mqsync_buf_free(&f.list);
+        return mqsync_ctl_store_failed(&e);
+    }
+    if (code && !c->json) {
         mqsync_ctl_store_failed(&e);
-        return damaged ? CTL_WRONG : CTL_FAILED;
+        return CTL_WRONG;
+    }
+    if (code) {
+        add_finding(&f, e.text);
+        wrong++;
     }
     if (c->json)
         printf("{\"ok\":%s,\"wrong\":[%.*s]}\n", wrong ? "false" : "true", (int)f.list.n, f.list.n ? f.list.p : "");
@@ -119,8 +125,6 @@ int mqsync_ctl_compact(struct mqsync_ctl *c)
     struct mqsync_progress p;
     struct mqsync_error e = {.code = MQSYNC_OK};
     uint64_t before = database_bytes(c->dir);
-    if (before == 0)
-        return mqsync_ctl_fail("%s: there is no mqsync database here", c->dir);
     mqsync_progress_begin(&p, c->quiet, "compact", MQSYNC_UNIT_BYTES, before);
     e.code = mqsync_store_compact(c->dir, mqsync_progress_callback, &p, &e);
     mqsync_ctl_give_files(c->dir);

@@ -419,6 +419,29 @@ test('SIGHUP rereads mqsync.json, or keeps the old one and says why', async () =
     }
 });
 
+test('SIGHUP: a database that has moved is spoken of where mqsync.json decides about it', async () => {
+    for (const dbPath of [false, true]) {
+        const broker = new Broker({ dbPath });
+        const own = { database: `${broker.database}`, collections: { '*': {} } };
+        broker.options.config = own;
+        try {
+            await broker.start();
+            const reload = async (config) => {
+                const from = broker.log.length;
+                broker.writeConfig(config);
+                broker.reload();
+                await broker.waitForLog(/MQS1009/, from);
+                return broker.log.slice(from).includes('MQS1008: the database stays');
+            };
+            const moved = { ...own, database: '/elsewhere' };
+            const said = [await reload(own), await reload(moved), await reload(moved), await reload(own)];
+            assert.deepEqual(said, dbPath ? [false, false, false, false] : [false, true, true, false]);
+        } finally {
+            await broker.stop();
+        }
+    }
+});
+
 test('SIGHUP also reloads acl_file and password_file, as without the plugin', async () => {
     const conf = (b) => [
         `acl_file ${write(b, 'acl', 'topic readwrite old/#\n')}`,

@@ -325,6 +325,12 @@ test('backup beside a writing broker, restore with a new epoch, compact', async 
         assert.equal((await run(['--db', broker.database, 'export', '--deleted'])).stdout, before);
         assert.equal((await json(['--db', broker.database, 'stat'])).epoch, restored.epoch);
         await run(['--db', broker.database, 'restore', fresh('missing')], { code: 2 });
+        const nothing = fresh('nothing');
+        await run(['--db', nothing, 'restore', fresh('missing')], { code: 2 });
+        assert.ok(!fs.existsSync(nothing), 'without a backup nothing is made');
+        for (const dir of [copy, broker.database]) {
+            assert.equal(fs.statSync(path.join(dir, 'data.mdb')).mode & 0o777, 0o640, `${dir}: for owner and group alone`);
+        }
         await run(['--db', broker.database, 'restore', broker.database], { code: 2 });
         assert.equal((await run(['--db', broker.database, 'export', '--deleted'])).stdout, before, 'a restore that fails leaves what is there');
     } finally {
@@ -373,11 +379,12 @@ test('a damaged database is reported or refused, and crashes nothing', async (t)
         put(round % 10 === 9 ? copy.subarray(0, random(copy.length)) : copy);
         let sound;
         for (const command of ['check', 'export', 'stat']) {
-            const { code, signal, stderr } = await withDeadline(start(['--db', damaged, command, '--json']).ended, `${command}, round ${round}`, 20_000 * patience);
+            const { code, signal, stdout, stderr } = await withDeadline(start(['--db', damaged, command, '--json']).ended, `${command}, round ${round}`, 20_000 * patience);
             assert.ok(signal === null && [0, 1, 2].includes(code), `round ${round}: ${command} ended with ${code} ${signal}\n${stderr}`);
             sound ??= code === 0;
             assert.ok(code === 0 || !sound, `round ${round}: ${command} finds what check does not: ${stderr}`);
             assert.ok(code === 0 || command === 'check' || stderr.length > 0, `round ${round}: ${command} said nothing`);
+            assert.ok(command !== 'check' || code === 2 || JSON.parse(stdout).ok === (code === 0), `round ${round}: ${stdout}`);
             statuses.set(`${command} ${code}`, (statuses.get(`${command} ${code}`) ?? 0) + 1);
         }
     }
@@ -385,6 +392,21 @@ test('a damaged database is reported or refused, and crashes nothing', async (t)
     assert.ok(statuses.get('check 1') > 0);
     put(Buffer.from('no database at all'));
     await run(['--db', damaged, 'stat'], { code: 2 });
+    put(Buffer.alloc(0));
+    assert.match((await run(['--db', damaged, 'stat'], { code: 2 })).stderr, /there is no mqsync database here/);
+
+    // a page of noise or of nothing: an export that lacks records does not say that all is well
+    for (let page = 2; page < whole.length / 4096; page++) {
+        for (const fill of [() => 0, () => random(256)]) {
+            const copy = Buffer.from(whole);
+            for (let at = page * 4096; at < (page + 1) * 4096; at++) {
+                copy[at] = fill();
+            }
+            put(copy);
+            const { code, signal, stdout } = await withDeadline(start(['--db', damaged, 'export']).ended, `export, page ${page}`, 20_000 * patience);
+            assert.ok(signal === null && (code !== 0 || ndjson(stdout).length === 400), `page ${page}: ${ndjson(stdout).length} records, exit ${code}`);
+        }
+    }
 });
 
 test('a bar on a terminal, and none elsewhere', { skip: program('script') ? false : 'no script(1)' }, async () => {
@@ -404,6 +426,8 @@ test('a bar on a terminal, and none elsewhere', { skip: program('script') ? fals
         assert.ok(!quiet.stdout.includes('%'), quiet.stdout);
         assert.equal((await run(['--db', db, ...args])).stderr, '');
     }
+    const both = await run(['-qec', `'${ctl}' --db '${db}' export`, '/dev/null'], { command: program('script') });
+    assert.ok(!both.stdout.includes('%'), `records and a bar on one terminal: ${both.stdout.slice(0, 200)}`);
 });
 
 test('token signs what the configuration says', async () => {
