@@ -7,6 +7,7 @@
 
 #include "bridge.h"
 #include "server.h"
+#include "tls.h"
 #include "version.h"
 
 enum { EXIT_USAGE = 2 };
@@ -108,6 +109,49 @@ static enum mqsync_code run(struct mqsync_bridge *b, struct mqsync_error *ret_er
     return code;
 }
 
+/* The files that the configuration names, as the start would read them. */
+static enum mqsync_code check_files(struct mqsync_bridge *b, struct mqsync_error *ret_error)
+{
+    struct mqsync_upstream_handler handler;
+    struct mqsync_upstream *upstream;
+    struct mqsync_tls *tls;
+    char until[16];
+    enum mqsync_code code;
+
+    mqsync_bridge_handler(b, &handler);
+    code = mqsync_upstream_open(b->config, &handler, &upstream, ret_error);
+    if (code != MQSYNC_OK)
+        return code;
+    mqsync_upstream_close(upstream);
+    if (!b->config->bridge.tls_cert_file)
+        return MQSYNC_OK;
+    tls = mqsync_tls_open();
+    code = tls ? mqsync_tls_load(tls, b->config->bridge.tls_cert_file, b->config->bridge.tls_key_file, until, ret_error)
+               : mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
+    mqsync_tls_close(tls);
+    return code;
+}
+
+static void log_failure(const char *id, const char *file, const struct mqsync_error *e)
+{
+    mqsync_log(MQSYNC_LOG_ERROR, id, "%s (configuration: %s)", e->text, file);
+}
+
+/* The exit status of --check-config. */
+static int check(struct mqsync_bridge *b)
+{
+    struct mqsync_error e;
+    enum mqsync_code code = check_files(b, &e);
+
+    if (code == MQSYNC_OK)
+        printf("%s: nothing wrong\n", b->config_path);
+    else
+        log_failure("MQS3002", b->config_path, &e);
+    mqsync_token_verifier_close(b->verifier);
+    mqsync_config_free(b->config);
+    return code == MQSYNC_OK ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 int main(int argc, char **argv)
 {
     static struct mqsync_bridge bridge;
@@ -121,20 +165,19 @@ int main(int argc, char **argv)
     setvbuf(stderr, NULL, _IOLBF, 0);
     bridge.metrics.started_ms = mqsync_time_now();
     bridge.config_path = o.config;
-    if (mqsync_config_load(o.config, &config, &e) != MQSYNC_OK ||
-        mqsync_bridge_configure(&bridge, config, &e) != MQSYNC_OK) {
+    if (mqsync_config_load(o.config, &config, &e) != MQSYNC_OK) {
         mqsync_log(MQSYNC_LOG_ERROR, "MQS3002", "%s", e.text);
+        return EXIT_FAILURE;
+    }
+    if (mqsync_bridge_configure(&bridge, config, &e) != MQSYNC_OK) {
+        log_failure("MQS3002", o.config, &e);
         mqsync_config_free(config);
         return EXIT_FAILURE;
     }
-    if (o.check) {
-        printf("%s: nothing wrong\n", o.config);
-        mqsync_token_verifier_close(bridge.verifier);
-        mqsync_config_free(config);
-        return EXIT_SUCCESS;
-    }
+    if (o.check)
+        return check(&bridge);
     if (run(&bridge, &e) != MQSYNC_OK) {
-        mqsync_log(MQSYNC_LOG_ERROR, "MQS3008", "%s", e.text);
+        log_failure("MQS3008", o.config, &e);
         return EXIT_FAILURE;
     }
     return EXIT_SUCCESS;

@@ -34,6 +34,12 @@ static enum mqsync_code read_key(const char *name, struct mqsync_buf *out, struc
     return MQSYNC_OK;
 }
 
+/* Whoever has what everybody may have could sign with it. */
+static bool is_public(const char *key)
+{
+    return strstr(key, "PUBLIC KEY-----") || strstr(key, "-----BEGIN CERTIFICATE-----");
+}
+
 enum mqsync_code mqsync_token_verifier_open(const struct mqsync_config *config, struct mqsync_token_verifier **ret,
                                             struct mqsync_error *ret_error)
 {
@@ -56,6 +62,10 @@ enum mqsync_code mqsync_token_verifier_open(const struct mqsync_config *config, 
     v->key.n--;
     if (code == MQSYNC_OK && v->key.n == 0)
         code = mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "auth.jwt.keyFile: %s holds no key", name);
+    else if (code == MQSYNC_OK && config->auth.algorithm == MQSYNC_JWT_HS256 && is_public(v->key.p))
+        code = mqsync_fail(ret_error, MQSYNC_SERVER_ERROR,
+                           "auth.jwt.keyFile: %s is public; HS256 takes a secret (is auth.jwt.algorithm RS256 or ES256?)",
+                           name);
     else if (code == MQSYNC_OK && config->auth.algorithm != MQSYNC_JWT_HS256 && !strstr(v->key.p, "PUBLIC KEY"))
         code = mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "auth.jwt.keyFile: expected a public key in PEM form in %s",
                            name);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The bridge when things go: the broker, the bridge itself, readers that do not read; and what its port says beside WebSockets.
 import assert from 'node:assert/strict';
+import crypto from 'node:crypto';
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
@@ -311,6 +312,24 @@ test('--check-config, --help, --version and wrong arguments', async (t) => {
     assert.match(checked.stderr, /MQS3002.*bad\.json.*bridge\.listen/);
     fs.writeFileSync(bad, '{"auth":{"jwt":{"algorithm":"HS256","keyFile":"/nowhere"}}}');
     assert.match(run('--check-config', '--config', bad).stderr, /keyFile.*\/nowhere/);
+    const files = path.join(broker.directory, 'files');
+    fs.mkdirSync(files);
+    const { publicKey } = crypto.generateKeyPairSync('ec', { namedCurve: 'prime256v1' });
+    fs.writeFileSync(path.join(files, 'public.pem'), publicKey.export({ type: 'spki', format: 'pem' }));
+    const listen = '127.0.0.1:0';
+    for (const [config, says] of [
+        [{ bridge: { listen, username: 'b', passwordFile: '/nowhere' } }, /bridge\.passwordFile.*\/nowhere.*bad\.json/],
+        [{ bridge: { listen, tls: { certFile: '/nowhere', keyFile: '/nowhere' } } }, /bridge\.tls\.certFile.*\/nowhere.*bad\.json/],
+        [{ bridge: { listen, tls: { certFile: bad, keyFile: bad } } }, /bridge\.tls\.certFile.*bad\.json/],
+        [{ auth: { jwt: { keyFile: path.join(files, 'public.pem') } } }, /auth\.jwt\.keyFile.*HS256 takes a secret.*bad\.json/],
+    ]) {
+        fs.writeFileSync(bad, JSON.stringify(config));
+        for (const args of [['--check-config'], []]) {
+            const { status, stderr } = run('--config', bad, ...args);
+            assert.equal(status, 1, stderr);
+            assert.match(stderr, says);
+        }
+    }
     assert.match(run('--help').stdout, /usage: mqsync-bridge/);
     assert.match(run('--version').stdout, /mqsync-bridge \d+\.\d+/);
     assert.equal(run('--nonsense').status, 2);
