@@ -44,6 +44,13 @@ if(compressed_pages)
   add_custom_target(man ALL DEPENDS ${compressed_pages})
 endif()
 
+# The changelog, compressed and in the place that Debian wants
+set(changelog ${CMAKE_CURRENT_BINARY_DIR}/changelog.gz)
+add_custom_command(OUTPUT ${changelog} COMMAND ${GZIP} -9nc ${CMAKE_SOURCE_DIR}/CHANGELOG.md > ${changelog}
+  DEPENDS CHANGELOG.md VERBATIM)
+add_custom_target(changelog ALL DEPENDS ${changelog})
+install(FILES ${changelog} DESTINATION ${doc_dir} COMPONENT plugin)
+
 # The example as it is to be copied to /etc/mosquitto/conf.d, with the plugin where this installation has it
 file(READ conf/mosquitto.conf example)
 string(REPLACE "/usr/lib/x86_64-linux-gnu/" "${CMAKE_INSTALL_PREFIX}/${MQSYNC_PLUGIN_DIR}/" example "${example}")
@@ -68,10 +75,13 @@ if(TARGET mqsync-bridge)
   install(FILES conf/mqsync.json conf/acl.example conf/nginx.example DESTINATION ${bridge_doc_dir}/examples
     COMPONENT bridge)
   install(FILES LICENSE RENAME copyright DESTINATION ${bridge_doc_dir} COMPONENT bridge)
+  install(FILES ${changelog} DESTINATION ${bridge_doc_dir} COMPONENT bridge)
 endif()
 
 set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_VENDOR mqsync)
+# each package's description begins with a synopsis of its own
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "")
 set(CPACK_PACKAGE_CONTACT "mqsync developers <mqsync@localhost>")
 set(CPACK_PACKAGE_VERSION ${PROJECT_VERSION})
 set(CPACK_STRIP_FILES ON)
@@ -85,7 +95,8 @@ set(CPACK_DEBIAN_PLUGIN_PACKAGE_NAME ${package})
 set(CPACK_DEBIAN_PLUGIN_PACKAGE_SECTION net)
 set(CPACK_DEBIAN_PLUGIN_PACKAGE_SHLIBDEPS ON)
 set(CPACK_DEBIAN_PLUGIN_PACKAGE_DEPENDS "mosquitto (>= 2.0.11)")
-set(CPACK_COMPONENT_PLUGIN_DESCRIPTION "A plugin for the Mosquitto broker that keeps records in collections, versions
+set(CPACK_COMPONENT_PLUGIN_DESCRIPTION "real-time record sync for the Mosquitto broker
+A plugin for the Mosquitto broker that keeps records in collections, versions
 them, resolves conflicts and sends each accepted change to its subscribers over
 MQTT. Comes with mqsyncctl, which looks into the database, checks it and backs
 it up.")
@@ -97,7 +108,7 @@ set(CPACK_DEBIAN_BRIDGE_PACKAGE_SECTION net)
 set(CPACK_DEBIAN_BRIDGE_PACKAGE_SHLIBDEPS ON)
 set(CPACK_DEBIAN_BRIDGE_PACKAGE_DEPENDS adduser)
 set(CPACK_DEBIAN_BRIDGE_PACKAGE_RECOMMENDS ${package})
-set(CPACK_COMPONENT_BRIDGE_DESCRIPTION "WebSocket endpoint for the records of mosquitto-plugin-mqsync
+set(CPACK_COMPONENT_BRIDGE_DESCRIPTION "WebSocket and HTTP endpoint for the records of mosquitto-plugin-mqsync
 Lets web pages and apps that speak WebSocket share records with MQTT devices.
 Runs beside the broker, or on another host. Not enabled by itself:
 systemctl enable --now mqsync-bridge")
