@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The store's side that knows LMDB: environment, state, and what one record's rows are. */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "store_internal.h"
 
@@ -96,6 +100,75 @@ static int open_env(const char *dir, bool write, size_t map_bytes, MDB_env **ret
     return 0;
 }
 
+/* --- files that were cut off ------------------------------------------------------------------------------------------- */
+
+/* Whether the file ends before the last page that LMDB has given out. A page that was taken and given back in one
+ * transaction is never written, so that this may be as it should. */
+static bool ends_early(MDB_env *env)
+{
+    MDB_envinfo info;
+    MDB_stat pages;
+    struct stat st;
+    int fd;
+    return mdb_env_info(env, &info) == 0 && mdb_env_stat(env, &pages) == 0 && mdb_env_get_fd(env, &fd) == 0 && fstat(fd, &st) == 0 &&
+           (uint64_t)st.st_size / pages.ms_psize <= info.me_last_pgno;
+}
+
+static volatile unsigned char touched;
+
+static int touch_rows(MDB_txn *txn, MDB_dbi dbi)
+{
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    int rc = mdb_cursor_open(txn, dbi, &cursor);
+    if (rc)
+        return rc;
+    while ((rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
+        if (value.mv_size > 0)
+            touched = ((const unsigned char *)value.mv_data)[value.mv_size - 1];
+    }
+    mdb_cursor_close(cursor);
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+/* Reads whatever may be read one day. What has been cut off ends the process. */
+static int touch_all(const char *dir, size_t map)
+{
+    MDB_env *env;
+    MDB_txn *txn;
+    struct mqsync_dbis d;
+    int rc = open_env(dir, false, map, &env);
+    if (rc == 0)
+        rc = open_dbis(env, false, &d);
+    if (rc == 0)
+        rc = mqsync_lmdb_begin_read(env, &txn);
+    if (rc)
+        return rc;
+    const MDB_dbi all[] = {0 /* LMDB's own of free pages */, d.meta, d.collections, d.records, d.changes, d.graves, d.floors};
+    for (size_t i = 0; i < sizeof all / sizeof *all && rc == 0; i++)
+        rc = touch_rows(txn, all[i]);
+    return rc;
+}
+
+/* Whether nothing is missing in a file that ends early: tried by a child, since the broker would not survive to tell. */
+static bool whole(const char *dir, size_t map)
+{
+    int status = 0;
+    pid_t ended, child = fork();
+    if (child == 0) {
+        static const int signals[] = {SIGBUS, SIGSEGV, SIGABRT};
+        for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+            signal(signals[i], SIG_DFL);
+        setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+        _exit(touch_all(dir, map) ? EXIT_FAILURE : EXIT_SUCCESS);
+    }
+    if (child < 0)
+        return false;
+    while ((ended = waitpid(child, &status, 0)) < 0 && errno == EINTR)
+        ;
+    return ended == child && WIFEXITED(status) && WEXITSTATUS(status) == EXIT_SUCCESS;
+}
+
 enum mqsync_code mqsync_lmdb_open(const char *dir, bool write, size_t map_bytes, MDB_env **ret_env, struct mqsync_dbis *ret_dbis,
                                   struct mqsync_error *ret_error)
 {
@@ -105,6 +178,15 @@ enum mqsync_code mqsync_lmdb_open(const char *dir, bool write, size_t map_bytes,
     /* a limit on address space (ulimit -v), or valgrind, which says EINVAL */
     while (((rc = open_env(dir, write, map, &env)) == ENOMEM || rc == EINVAL) && map > MAP_LEAST)
         map /= 2;
+    if (rc == 0 && write && ends_early(env)) {
+        mdb_env_close(env);
+        if (!whole(dir, map))
+            return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR,
+                               "cannot open %s: the database is damaged (data.mdb has been cut off: a copy that is not complete?); "
+                               "restore a backup with mqsyncctl restore",
+                               dir);
+        rc = open_env(dir, write, map, &env);
+    }
     if (rc == EBADF && !write) /* LMDB found an empty file and tried to write its first page */
         rc = ENOENT;
     if (rc == 0 && (rc = open_dbis(env, write, ret_dbis)) != 0)

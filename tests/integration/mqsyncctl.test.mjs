@@ -409,6 +409,41 @@ test('a damaged database is reported or refused, and crashes nothing', async (t)
     }
 });
 
+test('a data.mdb that was cut off opens when nothing is missing, and is refused otherwise', async (t) => {
+    const db = fresh();
+    const lines = Array.from({ length: 400 }, (_, i) => line(`r${i}`, `{"text":"${'x'.repeat(2 * i)}"}`));
+    const graves = Array.from({ length: 300 }, (_, i) => grave(`r${i}`, 2, '2026-02-01T12:00:00.000Z'));
+    await run(['--db', db, 'import'], { input: lines.join('') });
+    await run(['--db', db, 'import'], { input: graves.join('') });
+    const wanted = (await run(['--db', db, 'export', '--deleted'])).stdout;
+    const whole = fs.readFileSync(path.join(db, 'data.mdb'));
+    const pages = whole.length / 4096;
+    const counts = { refused: 0, opened: 0 };
+    for (const cut of [1, 2, 3, 5, 8, 13, 21, Math.floor(pages / 2), pages - 2]) {
+        const copy = fresh('cut');
+        fs.mkdirSync(copy);
+        fs.writeFileSync(path.join(copy, 'data.mdb'), whole.subarray(0, whole.length - cut * 4096));
+        const { code, signal, stderr } = await withDeadline(start(['--db', copy, 'import'], { input: '' }).ended, `${cut} pages cut`, 20_000 * patience);
+        assert.equal(signal, null, stderr);
+        if (code === 0) {
+            counts.opened++;
+            assert.equal((await run(['--db', copy, 'export', '--deleted'])).stdout, wanted, `${cut} pages cut`);
+            continue;
+        }
+        counts.refused++;
+        assert.equal(code, 2, stderr);
+        assert.match(stderr, /cut off/);
+        const broker = new Broker({ config: {}, dbPath: false, pluginOptions: [`plugin_opt_db_path ${copy}`] });
+        try {
+            assert.match(await broker.startRefused(), /MQS1005: .*cut off.*restore a backup/);
+        } finally {
+            broker.removeDirectory();
+        }
+    }
+    t.diagnostic(JSON.stringify(counts));
+    assert.ok(counts.refused >= 2, 'half of it, and all of it');
+});
+
 test('a bar on a terminal, and none elsewhere', { skip: program('script') ? false : 'no script(1)' }, async () => {
     const db = fresh();
     const file = fresh('lines');
