@@ -363,7 +363,8 @@ static bool start_logins(const struct options *o)
     if (!plugin.config->auth.mqtt)
         return true;
     if (mqsync_logins_open(plugin.config, &plugin.logins, &error) != MQSYNC_OK) {
-        mqsync_log(MQSYNC_LOG_ERROR, "MQS1025", "%s", error.text);
+        mqsync_log(MQSYNC_LOG_ERROR, "MQS1025", "%s (configuration: %s)", error.text,
+                   plugin.config_path ? plugin.config_path : "the defaults");
         return false;
     }
     return find_deciders(o);

@@ -63,9 +63,9 @@ enum mqsync_code mqsync_token_verifier_open(const struct mqsync_config *config, 
     if (code == MQSYNC_OK && v->key.n == 0)
         code = mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "auth.jwt.keyFile: %s holds no key", name);
     else if (code == MQSYNC_OK && config->auth.algorithm == MQSYNC_JWT_HS256 && is_public(v->key.p))
-        code = mqsync_fail(ret_error, MQSYNC_SERVER_ERROR,
-                           "auth.jwt.keyFile: %s is public; HS256 takes a secret (is auth.jwt.algorithm RS256 or ES256?)",
-                           name);
+        code = mqsync_fail(
+            ret_error, MQSYNC_SERVER_ERROR,
+            "auth.jwt.keyFile: %s is public; HS256 takes a secret (is auth.jwt.algorithm RS256 or ES256?)", name);
     else if (code == MQSYNC_OK && config->auth.algorithm != MQSYNC_JWT_HS256 && !strstr(v->key.p, "PUBLIC KEY"))
         code = mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "auth.jwt.keyFile: expected a public key in PEM form in %s",
                            name);

@@ -56,7 +56,7 @@ static void export_record(struct export *x, struct mqsync_slice collection, stru
     mqsync_progress_update(&x->progress, x->records + x->tombstones);
 }
 
-/* Where LMDB's tree is damaged a walk may pass records by, or find what is none, and come to its end without an error. */
+/* Where LMDB's tree is damaged a walk may pass records by, or find what is none, and end without an error. */
 static void check_count(struct export *x, const struct mqsync_collection_stat *stat, uint64_t seen)
 {
     if (seen == stat->records)

@@ -14,6 +14,7 @@
 #include "ctl.h"
 #include "json.h"
 #include "line.h"
+#include "token.h"
 #include "version.h"
 
 #define TTL_SECONDS 3600
@@ -313,11 +314,26 @@ static int find_database(struct mqsync_ctl *c)
                            c->config->path);
 }
 
+/* With auth.mqtt the broker does not start without the key. Otherwise it is the bridge's, perhaps on another host. */
+static enum mqsync_code check_key(const struct mqsync_config *config, const char *file, struct mqsync_error *ret_error)
+{
+    struct mqsync_token_verifier *verifier;
+    struct mqsync_error e;
+    if (!config->auth.mqtt)
+        return MQSYNC_OK;
+    if (mqsync_token_verifier_open(config, &verifier, &e) != MQSYNC_OK)
+        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "%s: %s", file, e.text);
+    mqsync_token_verifier_close(verifier);
+    return MQSYNC_OK;
+}
+
 int mqsync_ctl_check_config(struct mqsync_ctl *c)
 {
     struct mqsync_error e;
     const char *file = c->args_n ? c->args[0] : c->config_file ? c->config_file : MQSYNC_CTL_CONFIG;
     enum mqsync_code code = mqsync_config_load(file, &c->config, &e);
+    if (code == MQSYNC_OK)
+        code = check_key(c->config, file, &e);
     if (!c->json && code)
         mqsync_ctl_fail("%s", e.text);
     else if (!c->json && !c->quiet)

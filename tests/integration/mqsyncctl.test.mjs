@@ -511,6 +511,14 @@ test('check-config says what is wrong', async () => {
     assert.match((await run(['--config', config, 'stat'], { code: 2 })).stderr, /there is no mqsync database here/);
     fs.writeFileSync(config, '{}');
     assert.match((await run(['--config', config, 'stat'], { code: 2 })).stderr, /--db/);
+    const auth = { jwt: { keyFile: fresh('key') } };
+    fs.writeFileSync(config, JSON.stringify({ auth }));
+    await run(['check-config', config]); // the bridge's business
+    fs.writeFileSync(config, JSON.stringify({ auth: { ...auth, mqtt: true } }));
+    const { error } = await json(['check-config', config], { code: 1 });
+    assert.ok(error.includes(config) && error.includes('auth.jwt.keyFile') && error.includes(auth.jwt.keyFile), error);
+    fs.writeFileSync(auth.jwt.keyFile, 'secret');
+    await run(['check-config', config]);
 });
 
 test('usage: what is wrong, and what to say instead', async () => {
