@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "line.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
 #include "timestamp.h"
 
 /* --- writing ---------------------------------------------------------------------------------------------------- */
@@ -57,6 +61,21 @@ void mqsync_line_begin(struct mqsync_buf *out, struct mqsync_slice collection, s
 void mqsync_line_end(struct mqsync_buf *out)
 {
     mqsync_buf_add(out, "}\n", 2);
+}
+
+void mqsync_line_print_data(struct mqsync_slice data)
+{
+    size_t from = 0;
+    bool terminal = isatty(STDOUT_FILENO);
+    for (size_t i = 0; terminal && i + 1 < data.n; i++) {
+        unsigned char next = (unsigned char)data.p[i + 1];
+        if ((unsigned char)data.p[i] != 0xc2 || next < 0x80 || next > 0x9f)
+            continue;
+        fwrite(data.p + from, 1, i - from, stdout);
+        printf("\\u%04x", next);
+        from = i + 2;
+    }
+    fwrite(data.p + from, 1, data.n - from, stdout);
 }
 
 /* --- reading ---------------------------------------------------------------------------------------------------- */

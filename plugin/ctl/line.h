@@ -19,6 +19,10 @@ void mqsync_line_number(struct mqsync_buf *out, const char *key, uint64_t value)
 void mqsync_line_time(struct mqsync_buf *out, const char *key, int64_t ms);
 void mqsync_line_raw(struct mqsync_buf *out, const char *key, const char *json);
 
+/* Prints data to stdout. On a terminal the control characters U+0080 to U+009F, which some terminals obey and JSON strings
+ * may hold, as escapes of the same value; otherwise byte for byte. */
+void mqsync_line_print_data(struct mqsync_slice data);
+
 struct mqsync_line {
     struct mqsync_slice collection, id; /* valid names */
     struct mqsync_slice data;           /* minified; empty for a tombstone */

@@ -124,8 +124,10 @@ static void print_record(const struct mqsync_ctl *c, struct mqsync_slice collect
         printf("%s/%s  version %llu  seq %llu  %.*s%s%.*s\n", c->args[0], c->args[1], (unsigned long long)r->version,
                (unsigned long long)r->seq, MQSYNC_TIMESTAMP_LEN, time, r->user.n ? "  by " : "",
                r->user.n ? (int)out.n : 0, out.p);
-        if (!r->deleted)
-            printf("%.*s\n", (int)r->data.n, r->data.p);
+        if (!r->deleted) {
+            mqsync_line_print_data(r->data);
+            putchar('\n');
+        }
     }
     mqsync_buf_free(&out);
 }

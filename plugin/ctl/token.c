@@ -103,7 +103,7 @@ int mqsync_ctl_token(struct mqsync_ctl *c)
     struct mqsync_buf key = {0};
     char *token = NULL, time_text[MQSYNC_TIMESTAMP_LEN];
     time_t now = time(NULL);
-    if (!c->user)
+    if (!c->user || !*c->user)
         return mqsync_ctl_fail("token needs --user NAME");
     if (!c->config)
         return mqsync_ctl_fail("token needs --config FILE, which says how to sign");

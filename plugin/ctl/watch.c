@@ -58,8 +58,10 @@ static void print_change(struct watch *w, struct mqsync_slice id, const struct m
         return;
     }
     mqsync_time_format(r->updated_ms, time);
-    printf("%8llu  %.*s  %s %.*s  version %llu  %.*s\n", (unsigned long long)r->seq, MQSYNC_TIMESTAMP_LEN, time, what,
-           (int)id.n, id.p, (unsigned long long)r->version, (int)r->data.n, r->data.p);
+    printf("%8llu  %.*s  %s %.*s  version %llu  ", (unsigned long long)r->seq, MQSYNC_TIMESTAMP_LEN, time, what,
+           (int)id.n, id.p, (unsigned long long)r->version);
+    mqsync_line_print_data(r->data);
+    putchar('\n');
 }
 
 static enum mqsync_code print_changes(struct watch *w, struct mqsync_view *view, struct mqsync_error *e)

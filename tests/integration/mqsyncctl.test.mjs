@@ -444,7 +444,7 @@ test('a data.mdb that was cut off opens when nothing is missing, and is refused 
     assert.ok(counts.refused >= 2, 'half of it, and all of it');
 });
 
-test('a bar on a terminal, and none elsewhere', { skip: program('script') ? false : 'no script(1)' }, async () => {
+test('on a terminal a bar and nothing that it obeys, elsewhere neither', { skip: program('script') ? false : 'no script(1)' }, async () => {
     const db = fresh();
     const file = fresh('lines');
     fs.writeFileSync(file, Array.from({ length: 20000 }, (_, i) => line(`r${i}`, `{"i":${i}}`)).join(''));
@@ -461,6 +461,10 @@ test('a bar on a terminal, and none elsewhere', { skip: program('script') ? fals
         assert.ok(!quiet.stdout.includes('%'), quiet.stdout);
         assert.equal((await run(['--db', db, ...args])).stderr, '');
     }
+    await run(['--db', db, 'import'], { input: line('csi', '{"\u009bk":"a\u009b31m\u0085é"}') });
+    const escaped = await run(['-qec', `'${ctl}' --db '${db}' get c csi`, '/dev/null'], { command: program('script') });
+    assert.ok(escaped.stdout.includes('{"\\u009bk":"a\\u009b31m\\u0085é"}'), `obeyed by the terminal: ${JSON.stringify(escaped.stdout)}`);
+    assert.ok((await run(['--db', db, 'get', 'c', 'csi'])).stdout.includes('{"\u009bk":"a\u009b31m\u0085é"}'), 'byte for byte elsewhere');
     const both = await run(['-qec', `'${ctl}' --db '${db}' export`, '/dev/null'], { command: program('script') });
     assert.ok(!both.stdout.includes('%'), `records and a bar on one terminal: ${both.stdout.slice(0, 200)}`);
 });
