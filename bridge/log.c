@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "error.h"
 #include "timestamp.h"
 
 enum { IDS_MAX = 256, LINES_A_SECOND = 20 };
@@ -37,9 +38,7 @@ void mqsync_log(enum mqsync_log_level level, const char *id, const char *fmt, ..
     va_start(args, fmt);
     vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
-    for (char *p = text; *p; p++)
-        if ((unsigned char)*p < 0x20 || *p == 0x7F)
-            *p = '?';
+    mqsync_text_tame(text);
     mqsync_time_format(now, time);
     fprintf(stderr, "%.*s %s mqsync-bridge %s: %s\n", MQSYNC_TIMESTAMP_LEN, time, names[level], id, text);
 }

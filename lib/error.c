@@ -65,3 +65,15 @@ void mqsync_error_set(struct mqsync_error *e, enum mqsync_code code, const char 
     e->text[n] = '\0';
     e->code = code;
 }
+
+void mqsync_text_tame(char *text)
+{
+    for (unsigned char *p = (unsigned char *)text; *p; p++) {
+        if (*p == 0xC2 && p[1] >= 0x80 && p[1] <= 0x9F) {
+            *p++ = '?';
+            *p = '?';
+        } else if (*p < 0x20 || *p == 0x7F) {
+            *p = '?';
+        }
+    }
+}

@@ -27,6 +27,9 @@ const char *mqsync_code_name(enum mqsync_code code);
 /* Fills *e (may be NULL) printf-style, cutting the text to fit at a UTF-8 boundary. */
 void mqsync_error_set(struct mqsync_error *e, enum mqsync_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
+/* Puts ? for each byte of a control character (up to U+001F, U+007F to U+009F), for a line of a log or a terminal. */
+void mqsync_text_tame(char *text);
+
 static inline enum mqsync_code mqsync_error_code(enum mqsync_code code)
 {
     return code;

@@ -37,9 +37,7 @@ static int broker_level(enum mqsync_log_level level)
 
 static void print(enum mqsync_log_level level, const char *id, char *text)
 {
-    for (char *c = text; *c; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7F)
-            *c = '?';
+    mqsync_text_tame(text);
     mosquitto_log_printf(broker_level(level), "mqsync %s: %s", id, text);
 }
 

@@ -94,6 +94,14 @@ START_TEST(fails)
 }
 END_TEST
 
+START_TEST(tames_control_characters)
+{
+    char text[] = "a\x1b[1m\n\x7f \xc2\x9b" "1m \xc2\x80\xc2\x9f \xc2\xa0\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80 \xc2";
+    mqsync_text_tame(text);
+    ck_assert_str_eq(text, "a?[1m?? ??1m ???? \xc2\xa0\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80 \xc2");
+}
+END_TEST
+
 /* A text of 255 bytes fits; a longer one loses whole characters only. */
 START_TEST(cut_at_a_character)
 {
@@ -133,6 +141,7 @@ int main(void)
     tcase_add_test(tests, failure_sticks);
     tcase_add_test(tests, code_names);
     tcase_add_test(tests, fails);
+    tcase_add_test(tests, tames_control_characters);
     tcase_add_loop_test(tests, cut_at_a_character, 0, 32);
 
     srunner_run_all(runner, CK_NORMAL);
