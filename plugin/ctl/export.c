@@ -99,7 +99,8 @@ static bool count_collection(void *context, const struct mqsync_collection_stat 
     return true;
 }
 
-/* A regular file gets its name when it is complete. */
+/* A regular file gets its name when it is complete. What else stands there (a device, a pipe, a link such as /dev/stdout)
+ * is written to, and never replaced. */
 static int open_output(struct export *x)
 {
     const char *name = x->ctl->output;
@@ -107,7 +108,7 @@ static int open_output(struct export *x)
     x->out = stdout;
     if (!name || strcmp(name, "-") == 0)
         return CTL_DONE;
-    if (stat(name, &st) != 0 || S_ISREG(st.st_mode)) {
+    if (lstat(name, &st) != 0 || S_ISREG(st.st_mode)) {
         x->part = malloc(strlen(name) + sizeof ".part");
         if (!x->part)
             return mqsync_ctl_fail("out of memory");

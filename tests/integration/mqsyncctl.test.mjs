@@ -179,6 +179,18 @@ test('export into import gives the same export, and a broker serves it', async (
     }
 });
 
+test('export writes through a link, and replaces none', async () => {
+    const db = fresh();
+    await run(['--db', db, 'import'], { input: line('r', '{"a":1}') });
+    const [target, link] = [fresh('target'), fresh('link')];
+    fs.writeFileSync(target, 'before');
+    fs.symlinkSync(target, link);
+    await run(['--db', db, 'export', '-o', link]);
+    assert.ok(fs.lstatSync(link).isSymbolicLink());
+    assert.equal(fs.readFileSync(target, 'utf8'), line('r', '{"a":1}'));
+    assert.deepEqual(fs.readdirSync(directory).filter((name) => name.endsWith('.part')), []);
+});
+
 test('import: newer wins, versions never go back, wrong lines are named', async () => {
     const db = ['--db', fresh()];
     const at = (s) => `2026-01-31T12:00:${s}.000Z`;
