@@ -321,8 +321,10 @@ static enum mqsync_code check_key(const struct mqsync_config *config, const char
     struct mqsync_error e;
     if (!config->auth.mqtt)
         return MQSYNC_OK;
-    if (mqsync_token_verifier_open(config, &verifier, &e) != MQSYNC_OK)
+    if (mqsync_token_verifier_open(config, &verifier, &e) != MQSYNC_OK) {
+        mqsync_text_tame(e.text);
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "%s: %s", file, e.text);
+    }
     mqsync_token_verifier_close(verifier);
     return MQSYNC_OK;
 }
