@@ -2,6 +2,7 @@
 /* What happens upstream, and what happens by itself. */
 #include "bridge.h"
 
+#include "feed_ask.h"
 #include "server.h"
 #include "session.h"
 #include "will.h"

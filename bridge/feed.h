@@ -78,8 +78,6 @@ enum mqsync_code mqsync_feed_open(struct mqsync_bridge *b, struct mqsync_session
 void mqsync_feed_begin_anew(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t rule);
 void mqsync_feed_close(struct mqsync_bridge *b, struct mqsync_feed *f);
 
-/* Tells the client once more that it has subscribed; nothing when it will be told for the first time. */
-void mqsync_feed_confirm(struct mqsync_bridge *b, struct mqsync_feed *f);
 /* It has something to catch up with. */
 void mqsync_feed_hunger(struct mqsync_bridge *b, struct mqsync_feed *f);
 /* An event of its channel. frame: what to send of it; empty: nothing; NULL: not known, or out of memory: it is made up
@@ -88,13 +86,6 @@ void mqsync_feed_event(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t 
                        bool own);
 /* One of its events was not sent after all. */
 void mqsync_feed_unsent(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t seq);
-/* An answer to its question. */
-void mqsync_feed_answer(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_slice payload);
-/* The broker is gone: what was asked will not be answered. */
-void mqsync_feed_forget_question(struct mqsync_bridge *b, struct mqsync_feed *f);
-
-/* Asks again what was never answered: refused by the broker's rules, or dropped by it. Now and then. */
-void mqsync_feeds_check(struct mqsync_bridge *b, int64_t now_us);
 
 /* Feeds the hungry for some milliseconds. */
 void mqsync_feeds_pump(struct mqsync_bridge *b);

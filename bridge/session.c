@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "access.h"
+#include "feed_read.h"
 #include "owner.h"
 #include "server.h"
 

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "feed_ask.h"
+
+#include "bridge.h"
+#include "server.h"
+#include "session.h"
+
+enum {
+    ANSWER_US = 20000000, /* a question whose answer, or next page, takes longer is asked anew */
+};
+
+static void write_question(struct mqsync_buf *out, const struct mqsync_feed *f)
+{
+    bool since = !f->anew && (f->started || f->has_since);
+    uint64_t from = f->rule && f->started ? f->complete : f->seq;
+
+    mqsync_buf_clear(out);
+    mqsync_buf_add_str(out, f->started || !f->subscription ? "{\"type\":\"sync\",\"metadata\":{"
+                                                           : "{\"type\":\"subscribe\",\"metadata\":{");
+    mqsync_buf_add_str(out, f->no_pages && !f->started ? "\"sync\":false" : "\"sync\":true");
+    /* an incremental answer carries the tombstones */
+    if (since || (f->tombstones && !f->anew)) {
+        mqsync_buf_add_str(out, ",\"since\":");
+        mqsync_buf_add_u64(out, since ? from : 0);
+    }
+    if (since && f->epoch[0]) {
+        mqsync_buf_add_str(out, ",\"epoch\":");
+        mqsync_json_add_string(out, mqsync_slice_str(f->epoch));
+    }
+    if (f->left != UINT64_MAX) {
+        mqsync_buf_add_str(out, ",\"limit\":");
+        mqsync_buf_add_u64(out, f->left);
+    }
+    mqsync_buf_add_str(out, "}}");
+}
+
+bool mqsync_feeds_can_ask(const struct mqsync_bridge *b)
+{
+    return mqsync_upstream_is_up(b->upstream) && b->feeds.asked_n < MQSYNC_QUESTIONS_MAX;
+}
+
+bool mqsync_feed_ask(struct mqsync_bridge *b, struct mqsync_feed *f)
+{
+    struct mqsync_upstream_command c = {.collection = mqsync_slice_str(f->channel->name),
+                                        .tag = {.sender = f->session->handle, .question = ++b->feeds.questions}};
+    uint16_t mid;
+
+    if (f->rule) { /* what he is shown the plugin decides */
+        c.user = f->session->claims.user;
+        c.roles = f->session->claims.roles;
+        c.roles_n = f->session->claims.roles_n;
+    }
+    if (!mqsync_feeds_can_ask(b))
+        return false;
+    write_question(&b->answer, f);
+    c.payload = mqsync_buf_slice(&b->answer);
+    if (b->answer.failed || mqsync_upstream_command(b->upstream, &c, &mid) != MQSYNC_OK)
+        return false;
+    f->asked = true;
+    f->asked_us = mqsync_monotonic_us();
+    f->question = c.tag.question;
+    f->held_lost = false;
+    b->feeds.asked_n++;
+    return true;
+}
+
+void mqsync_feed_forget_question(struct mqsync_bridge *b, struct mqsync_feed *f)
+{
+    if (f->asked)
+        b->feeds.asked_n--;
+    f->asked = false;
+    mqsync_queue_free(&f->held);
+    if (b->feeds.first)
+        mqsync_server_pump_in(b->server, 0);
+}
+
+void mqsync_feed_hold(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t seq, struct mqsync_frame *frame,
+                      bool own)
+{
+    struct mqsync_frame *kept = own     ? mqsync_frame_alloc((struct mqsync_slice){0})
+                                : frame ? mqsync_frame_ref(frame)
+                                        : NULL;
+
+    if (own && kept)
+        kept->seq = seq;
+    if (kept && f->held.bytes + kept->n > b->config->bridge.send_queue_bytes) {
+        mqsync_frame_unref(kept);
+        kept = NULL;
+    }
+    if (!kept || !mqsync_queue_push(&f->held, kept)) {
+        mqsync_queue_free(&f->held);
+        f->held_lost = true;
+    }
+}
+
+/* A `delete` for each entry of an answer's data.deleted: {id, version, updatedAt}. */
+static uint64_t send_tombstones(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_slice deleted,
+                                uint64_t seq)
+{
+    struct mqsync_json_iter it = mqsync_json_elements(deleted);
+    struct mqsync_slice entry, id, version, updated;
+    uint64_t n = 0;
+
+    for (; mqsync_json_next_element(&it, &entry); n++) {
+        struct mqsync_event event = {.op = MQSYNC_DELETE, .collection = mqsync_slice_str(f->channel->name), .seq = seq};
+        struct mqsync_time time = {0};
+        struct mqsync_buf text = {0};
+        if (!f->full_updates || !mqsync_json_member(entry, MQSYNC_SLICE("id"), MQSYNC_JSON_STRING, &id) ||
+            !mqsync_json_member(entry, MQSYNC_SLICE("version"), MQSYNC_JSON_NUMBER, &version) ||
+            !mqsync_json_member(entry, MQSYNC_SLICE("updatedAt"), MQSYNC_JSON_STRING, &updated))
+            continue;
+        mqsync_json_unescape(&text, id);
+        event.record_id = mqsync_buf_slice(&text);
+        mqsync_json_to_u64(version, &event.version);
+        mqsync_time_parse((struct mqsync_slice){updated.p + 1, updated.n - 2}, &time);
+        event.timestamp_ms = time.ms;
+        mqsync_buf_clear(&b->answer);
+        mqsync_event_encode(&b->answer, &event);
+        mqsync_session_send_text(f->session, mqsync_buf_slice(&b->answer));
+        mqsync_buf_free(&text);
+    }
+    return n;
+}
+
+/* The answer is complete up to f->seq: now what has happened since. */
+static void release_held(struct mqsync_bridge *b, struct mqsync_feed *f)
+{
+    bool lost = f->held_lost;
+    struct mqsync_frame *frame;
+
+    f->live = true;
+    f->complete = f->seq;
+    while (f->live && (frame = mqsync_queue_pop(&f->held))) {
+        bool own = frame->n == 0;
+        mqsync_feed_event(b, f, frame->seq, frame, own);
+        mqsync_frame_unref(frame);
+    }
+    mqsync_feed_forget_question(b, f);
+    if (lost)
+        f->live = false;
+    mqsync_feed_hunger(b, f);
+}
+
+static void take_page(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_slice payload,
+                      struct mqsync_slice metadata)
+{
+    struct mqsync_slice data, array, value;
+    uint64_t entries = 0;
+    bool unasked = f->subscription && !f->paging && (f->tombstones || !f->page_always);
+
+    if (!mqsync_json_member(metadata, MQSYNC_SLICE("seq"), MQSYNC_JSON_NUMBER, &value))
+        return;
+    mqsync_json_to_u64(value, &f->seq);
+    f->anew = false;
+    bool more = mqsync_json_member(metadata, MQSYNC_SLICE("more"), MQSYNC_JSON_TRUE, &value);
+    bool has_data = mqsync_json_member(payload, MQSYNC_SLICE("data"), MQSYNC_JSON_OBJECT, &data);
+    bool deleted = has_data && mqsync_json_member(data, MQSYNC_SLICE("deleted"), MQSYNC_JSON_ARRAY, &array);
+    uint64_t deleted_n = deleted ? mqsync_json_count(array) : 0;
+    if (has_data && mqsync_json_member(data, MQSYNC_SLICE("records"), MQSYNC_JSON_ARRAY, &value))
+        entries = mqsync_json_count(value) + deleted_n;
+    if (entries || !unasked || mqsync_json_member(metadata, MQSYNC_SLICE("full"), MQSYNC_JSON_TRUE, &value))
+        mqsync_session_send_text(f->session, payload);
+    if (deleted_n)
+        send_tombstones(b, f, array, f->seq);
+    f->paging = more;
+    f->left -= f->left == UINT64_MAX ? 0 : entries < f->left ? entries : f->left;
+    if (more && f->left > 0)
+        return;
+    f->page_always = false;
+    if (f->subscription)
+        release_held(b, f);
+    else
+        mqsync_session_drop_feed(f->session, f);
+}
+
+static void take_subscribed(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_slice payload,
+                            struct mqsync_slice metadata)
+{
+    struct mqsync_slice seq, records;
+    uint64_t n = 0;
+
+    if (!mqsync_json_member(metadata, MQSYNC_SLICE("seq"), MQSYNC_JSON_NUMBER, &seq) ||
+        !mqsync_json_member(metadata, MQSYNC_SLICE("recordCount"), MQSYNC_JSON_NUMBER, &records))
+        return;
+    mqsync_session_send_text(f->session, payload);
+    mqsync_json_to_u64(records, &n);
+    f->records = n;
+    f->started = true;
+    /* pages follow, at least one where a `since` was asked for */
+    f->page_always = !f->no_pages && (n > 0 || f->has_since || f->tombstones);
+    if (f->page_always)
+        return;
+    mqsync_json_to_u64(seq, &f->seq);
+    release_held(b, f);
+}
+
+void mqsync_feeds_check(struct mqsync_bridge *b, int64_t now_us)
+{
+    for (struct mqsync_session *s = b->feeds.asked_n ? b->sessions : NULL; s; s = s->next)
+        for (struct mqsync_feed *f = s->feeds; f; f = f->next)
+            if (f->asked && now_us - f->asked_us > ANSWER_US) {
+                mqsync_feed_forget_question(b, f);
+                mqsync_feed_hunger(b, f);
+            }
+}
+
+void mqsync_feed_answer(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_slice payload)
+{
+    struct mqsync_slice type, metadata, epoch;
+
+    f->asked_us = mqsync_monotonic_us();
+    if (mqsync_json_check(payload, NULL, NULL) != MQSYNC_OK ||
+        !mqsync_json_member(payload, MQSYNC_SLICE("type"), MQSYNC_JSON_STRING, &type))
+        return;
+    if (!mqsync_json_member(payload, MQSYNC_SLICE("metadata"), MQSYNC_JSON_OBJECT, &metadata))
+        metadata = MQSYNC_SLICE("{}");
+    if (mqsync_json_member(metadata, MQSYNC_SLICE("epoch"), MQSYNC_JSON_STRING, &epoch) &&
+        epoch.n == sizeof(f->epoch) + 1) {
+        memcpy(f->epoch, epoch.p + 1, epoch.n - 2);
+        f->epoch[epoch.n - 2] = '\0';
+    }
+    if (mqsync_slice_equal(type, MQSYNC_SLICE("\"sync\""))) {
+        take_page(b, f, payload, metadata);
+    } else if (mqsync_slice_equal(type, MQSYNC_SLICE("\"subscribed\""))) {
+        take_subscribed(b, f, payload, metadata);
+    } else if (f->subscription && f->started) {
+        /* not now: with the next event, or the next connection to the broker */
+        mqsync_feed_forget_question(b, f);
+    } else {
+        mqsync_session_pass_on(f->session, payload);
+        mqsync_session_drop_feed(f->session, f);
+    }
+}
