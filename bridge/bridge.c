@@ -67,8 +67,7 @@ static void take_epoch(struct mqsync_bridge *b, struct mqsync_slice payload)
     if (!view || mqsync_json_check(payload, NULL, NULL) != MQSYNC_OK ||
         !mqsync_json_member(payload, MQSYNC_SLICE("metadata"), MQSYNC_JSON_OBJECT, &metadata) ||
         !mqsync_json_member(metadata, MQSYNC_SLICE("epoch"), MQSYNC_JSON_STRING, &epoch) ||
-        !mqsync_slice_equal((struct mqsync_slice){epoch.p + 1, epoch.n - 2},
-                            mqsync_slice_str(mqsync_view_epoch(view)))) {
+        !mqsync_slice_equal(mqsync_json_inside(epoch), mqsync_slice_str(mqsync_view_epoch(view)))) {
         if (view)
             mqsync_log(MQSYNC_LOG_WARNING, "MQS3017",
                        "the database in %s is not this broker's: asking the broker instead", b->directory);

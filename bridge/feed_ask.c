@@ -98,7 +98,7 @@ static uint64_t send_tombstones(struct mqsync_bridge *b, struct mqsync_feed *f, 
                                 uint64_t seq)
 {
     struct mqsync_json_iter it = mqsync_json_elements(deleted);
-    struct mqsync_slice entry, id, version, updated;
+    struct mqsync_slice entry, id, updated;
     uint64_t n = 0;
 
     for (; mqsync_json_next_element(&it, &entry); n++) {
@@ -106,13 +106,12 @@ static uint64_t send_tombstones(struct mqsync_bridge *b, struct mqsync_feed *f, 
         struct mqsync_time time = {0};
         struct mqsync_buf text = {0};
         if (!f->full_updates || !mqsync_json_member(entry, MQSYNC_SLICE("id"), MQSYNC_JSON_STRING, &id) ||
-            !mqsync_json_member(entry, MQSYNC_SLICE("version"), MQSYNC_JSON_NUMBER, &version) ||
+            !mqsync_json_member_u64(entry, MQSYNC_SLICE("version"), &event.version) ||
             !mqsync_json_member(entry, MQSYNC_SLICE("updatedAt"), MQSYNC_JSON_STRING, &updated))
             continue;
         mqsync_json_unescape(&text, id);
         event.record_id = mqsync_buf_slice(&text);
-        mqsync_json_to_u64(version, &event.version);
-        mqsync_time_parse((struct mqsync_slice){updated.p + 1, updated.n - 2}, &time);
+        mqsync_time_parse(mqsync_json_inside(updated), &time);
         event.timestamp_ms = time.ms;
         mqsync_buf_clear(&b->answer);
         mqsync_event_encode(&b->answer, &event);
@@ -148,9 +147,8 @@ static void take_page(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqs
     uint64_t entries = 0;
     bool unasked = f->subscription && !f->paging && (f->tombstones || !f->page_always);
 
-    if (!mqsync_json_member(metadata, MQSYNC_SLICE("seq"), MQSYNC_JSON_NUMBER, &value))
+    if (!mqsync_json_member_u64(metadata, MQSYNC_SLICE("seq"), &f->seq))
         return;
-    mqsync_json_to_u64(value, &f->seq);
     f->anew = false;
     bool more = mqsync_json_member(metadata, MQSYNC_SLICE("more"), MQSYNC_JSON_TRUE, &value);
     bool has_data = mqsync_json_member(payload, MQSYNC_SLICE("data"), MQSYNC_JSON_OBJECT, &data);
@@ -176,21 +174,19 @@ static void take_page(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqs
 static void take_subscribed(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_slice payload,
                             struct mqsync_slice metadata)
 {
-    struct mqsync_slice seq, records;
-    uint64_t n = 0;
+    uint64_t seq, n;
 
-    if (!mqsync_json_member(metadata, MQSYNC_SLICE("seq"), MQSYNC_JSON_NUMBER, &seq) ||
-        !mqsync_json_member(metadata, MQSYNC_SLICE("recordCount"), MQSYNC_JSON_NUMBER, &records))
+    if (!mqsync_json_member_u64(metadata, MQSYNC_SLICE("seq"), &seq) ||
+        !mqsync_json_member_u64(metadata, MQSYNC_SLICE("recordCount"), &n))
         return;
     mqsync_session_send_text(f->session, payload);
-    mqsync_json_to_u64(records, &n);
     f->records = n;
     f->started = true;
     /* pages follow, at least one where a `since` was asked for */
     f->page_always = !f->no_pages && (n > 0 || f->has_since || f->tombstones);
     if (f->page_always)
         return;
-    mqsync_json_to_u64(seq, &f->seq);
+    f->seq = seq;
     release_held(b, f);
 }
 
@@ -216,8 +212,9 @@ void mqsync_feed_answer(struct mqsync_bridge *b, struct mqsync_feed *f, struct m
         metadata = MQSYNC_SLICE("{}");
     if (mqsync_json_member(metadata, MQSYNC_SLICE("epoch"), MQSYNC_JSON_STRING, &epoch) &&
         epoch.n == sizeof(f->epoch) + 1) {
-        memcpy(f->epoch, epoch.p + 1, epoch.n - 2);
-        f->epoch[epoch.n - 2] = '\0';
+        epoch = mqsync_json_inside(epoch);
+        memcpy(f->epoch, epoch.p, epoch.n);
+        f->epoch[epoch.n] = '\0';
     }
     if (mqsync_slice_equal(type, MQSYNC_SLICE("\"sync\""))) {
         take_page(b, f, payload, metadata);

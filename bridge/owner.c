@@ -53,16 +53,15 @@ static struct mqsync_frame *make_gone(const struct mqsync_showing *s)
 {
     struct mqsync_event event = {
         .op = MQSYNC_DELETE, .collection = s->event->collection, .record_id = s->event->record_id, .seq = s->seq};
-    struct mqsync_slice metadata, version, user, timestamp;
+    struct mqsync_slice metadata, user, timestamp;
     struct mqsync_buf name = {0}, out = {0};
     struct mqsync_time time;
     struct mqsync_frame *f = NULL;
 
     if (!mqsync_json_member(s->event->payload, MQSYNC_SLICE("metadata"), MQSYNC_JSON_OBJECT, &metadata) ||
-        !mqsync_json_member(metadata, MQSYNC_SLICE("version"), MQSYNC_JSON_NUMBER, &version) ||
-        !mqsync_json_to_u64(version, &event.version) ||
+        !mqsync_json_member_u64(metadata, MQSYNC_SLICE("version"), &event.version) ||
         !mqsync_json_member(s->event->payload, MQSYNC_SLICE("timestamp"), MQSYNC_JSON_STRING, &timestamp) ||
-        !mqsync_time_parse((struct mqsync_slice){timestamp.p + 1, timestamp.n - 2}, &time))
+        !mqsync_time_parse(mqsync_json_inside(timestamp), &time))
         return NULL;
     event.timestamp_ms = time.ms;
     if (mqsync_json_member(metadata, MQSYNC_SLICE("userId"), MQSYNC_JSON_STRING, &user))

@@ -184,7 +184,7 @@ static bool holds(const struct mqsync_condition *c, struct mqsync_slice value)
 {
     switch (mqsync_json_typeof(value)) {
     case MQSYNC_JSON_STRING:
-        return string_equal((struct mqsync_slice){value.p + 1, value.n - 2}, c->value);
+        return string_equal(mqsync_json_inside(value), c->value);
     case MQSYNC_JSON_NUMBER:
         return c->is_number && mqsync_json_number_compare(value, c->value) == 0;
     case MQSYNC_JSON_ARRAY:
@@ -340,8 +340,7 @@ static enum mqsync_code check_ids(const struct mqsync_target *target, const stru
             "recordId in the path: expected 1 to 128 bytes of UTF-8 without / + # and control characters");
     if (!target->record_id.n || !id.n)
         return MQSYNC_OK;
-    if (mqsync_json_typeof(id) == MQSYNC_JSON_STRING &&
-        string_equal((struct mqsync_slice){id.p + 1, id.n - 2}, target->record_id))
+    if (mqsync_json_typeof(id) == MQSYNC_JSON_STRING && string_equal(mqsync_json_inside(id), target->record_id))
         return MQSYNC_OK;
     return mqsync_fail(ret_error, MQSYNC_INVALID_MESSAGE, "recordId: expected \"%.*s\" as in the path, or nothing",
                        (int)target->record_id.n, target->record_id.p);

@@ -400,14 +400,12 @@ static void take_error(struct mqsync_rest *r, struct mqsync_slice payload)
 
 static void take_ack(struct mqsync_rest *r, struct mqsync_slice payload)
 {
-    struct mqsync_slice metadata, value;
+    struct mqsync_slice metadata;
 
     if (!mqsync_json_member(payload, MQSYNC_SLICE("metadata"), MQSYNC_JSON_OBJECT, &metadata))
         return;
-    if (mqsync_json_member(metadata, MQSYNC_SLICE("version"), MQSYNC_JSON_NUMBER, &value))
-        mqsync_json_to_u64(value, &r->version);
-    if (mqsync_json_member(metadata, MQSYNC_SLICE("seq"), MQSYNC_JSON_NUMBER, &value))
-        mqsync_json_to_u64(value, &r->seq);
+    mqsync_json_member_u64(metadata, MQSYNC_SLICE("version"), &r->version);
+    mqsync_json_member_u64(metadata, MQSYNC_SLICE("seq"), &r->seq);
     r->answered = true;
     settle(r);
 }

@@ -315,7 +315,7 @@ static bool ask(struct mqsync_rest *r)
 /* One {id, data, version, updatedAt} of a page. */
 static bool take_entry(struct mqsync_rest *r, const struct mqsync_collection_config *owned, struct mqsync_slice entry)
 {
-    struct mqsync_slice id, data, version, updated;
+    struct mqsync_slice id, data, updated;
     struct mqsync_time time;
     struct mqsync_buf text = {0};
     uint64_t v;
@@ -323,10 +323,9 @@ static bool take_entry(struct mqsync_rest *r, const struct mqsync_collection_con
 
     if (!mqsync_json_member(entry, MQSYNC_SLICE("id"), MQSYNC_JSON_STRING, &id) ||
         !mqsync_json_member(entry, MQSYNC_SLICE("data"), MQSYNC_JSON_OBJECT, &data) ||
-        !mqsync_json_member(entry, MQSYNC_SLICE("version"), MQSYNC_JSON_NUMBER, &version) ||
+        !mqsync_json_member_u64(entry, MQSYNC_SLICE("version"), &v) ||
         !mqsync_json_member(entry, MQSYNC_SLICE("updatedAt"), MQSYNC_JSON_STRING, &updated) ||
-        !mqsync_json_to_u64(version, &v) ||
-        !mqsync_time_parse((struct mqsync_slice){updated.p + 1, updated.n - 2}, &time))
+        !mqsync_time_parse(mqsync_json_inside(updated), &time))
         return true;
     mqsync_json_unescape(&text, id);
     if (!text.failed)
@@ -396,14 +395,14 @@ static void take_page(struct mqsync_rest *r, struct mqsync_slice payload, uint64
 
 void mqsync_rest_read_answered(struct mqsync_rest *r, struct mqsync_slice payload)
 {
-    struct mqsync_slice metadata, seq, epoch, value;
+    struct mqsync_slice metadata, epoch, value;
     uint64_t n;
 
     if (!mqsync_json_member(payload, MQSYNC_SLICE("metadata"), MQSYNC_JSON_OBJECT, &metadata) ||
-        !mqsync_json_member(metadata, MQSYNC_SLICE("seq"), MQSYNC_JSON_NUMBER, &seq) || !mqsync_json_to_u64(seq, &n) ||
-        !mqsync_json_member(metadata, MQSYNC_SLICE("epoch"), MQSYNC_JSON_STRING, &epoch) || epoch.n < 2)
+        !mqsync_json_member_u64(metadata, MQSYNC_SLICE("seq"), &n) ||
+        !mqsync_json_member(metadata, MQSYNC_SLICE("epoch"), MQSYNC_JSON_STRING, &epoch))
         return;
-    if (is_same_epoch(r, (struct mqsync_slice){epoch.p + 1, epoch.n - 2}))
+    if (is_same_epoch(r, mqsync_json_inside(epoch)))
         take_page(r, payload, n, mqsync_json_member(metadata, MQSYNC_SLICE("more"), MQSYNC_JSON_TRUE, &value));
 }
 

@@ -56,7 +56,7 @@ struct mqsync_slice mqsync_access_owner(const struct mqsync_collection_config *c
         if (scratch->failed)
             return none;
     } else if (type == MQSYNC_JSON_STRING) {
-        value = (struct mqsync_slice){value.p + 1, value.n - 2};
+        value = mqsync_json_inside(value);
     } else if (type != MQSYNC_JSON_NUMBER) {
         return none;
     }

@@ -767,3 +767,10 @@ bool mqsync_json_to_u64(struct mqsync_slice value, uint64_t *ret)
     *ret = v;
     return true;
 }
+
+bool mqsync_json_member_u64(struct mqsync_slice object, struct mqsync_slice name, uint64_t *ret)
+{
+    struct mqsync_slice value;
+
+    return mqsync_json_member(object, name, MQSYNC_JSON_NUMBER, &value) && mqsync_json_to_u64(value, ret);
+}

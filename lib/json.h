@@ -55,7 +55,15 @@ bool mqsync_json_find(struct mqsync_slice object, struct mqsync_slice name, stru
 /* The same where `object` may be any JSON value, and the member has to be of that type. */
 bool mqsync_json_member(struct mqsync_slice object, struct mqsync_slice name, enum mqsync_json_type type,
                         struct mqsync_slice *ret_value);
+/* The same for a number that mqsync_json_to_u64() reads; *ret is untouched on false. */
+bool mqsync_json_member_u64(struct mqsync_slice object, struct mqsync_slice name, uint64_t *ret);
 size_t mqsync_json_count(struct mqsync_slice array); /* its elements */
+
+/* What stands between the quotes of a string value, escapes as they are. */
+static inline struct mqsync_slice mqsync_json_inside(struct mqsync_slice string_value)
+{
+    return string_value.n < 2 ? MQSYNC_SLICE("") : (struct mqsync_slice){string_value.p + 1, string_value.n - 2};
+}
 
 /* Same JSON value: object order does not matter, array order does, numbers compare by exact decimal value
  * (1 equals 1.0 equals 10e-1), strings by content. Linear. False also when out of memory. */

@@ -2,12 +2,6 @@
 /* When two JSON values are the same, and which of two numbers is larger: by what the text means, to the last digit. */
 #include "json_scan.h"
 
-/* A string without its quotes. */
-static struct mqsync_slice inside(struct mqsync_slice string)
-{
-    return string.n < 2 ? (struct mqsync_slice){NULL, 0} : (struct mqsync_slice){string.p + 1, string.n - 2};
-}
-
 /* --- numbers ------------------------------------------------------------------------------------------------------ */
 
 /* sign * 0.ddd... * 10^(exponent + point), the first digit not 0. The exponent stays text: it may have any length. */
@@ -149,7 +143,7 @@ static uint64_t hash_number(struct mqsync_slice text)
 
 static struct mqsync_json_key key_of(struct mqsync_slice string)
 {
-    struct mqsync_slice name = inside(string);
+    struct mqsync_slice name = mqsync_json_inside(string);
 
     return mqsync_json_make_key(name.p, name.n);
 }
@@ -288,7 +282,7 @@ static bool scalars_equal(struct mqsync_slice a, struct mqsync_slice b)
         return false;
     if (type == MQSYNC_JSON_NUMBER)
         return mqsync_json_number_compare(a, b) == 0;
-    return type != MQSYNC_JSON_STRING || mqsync_json_key_equal(inside(a), inside(b));
+    return type != MQSYNC_JSON_STRING || mqsync_json_key_equal(mqsync_json_inside(a), mqsync_json_inside(b));
 }
 
 /* False when the two are known to differ; containers are put aside. */
@@ -356,7 +350,8 @@ static bool compare_objects(struct comparison *c, struct pair objects)
 
     /* most often the order is the same, and no key needs looking up */
     while (a < end_a && b < end_b) {
-        if (!mqsync_json_key_equal(inside(nodes(&c->nodes_a)[a].text), inside(nodes(&c->nodes_b)[b].text)))
+        if (!mqsync_json_key_equal(mqsync_json_inside(nodes(&c->nodes_a)[a].text),
+                                   mqsync_json_inside(nodes(&c->nodes_b)[b].text)))
             return compare_members(c, a, end_a, b, end_b);
         if (!compare_values(c, a + 1, b + 1))
             return false;

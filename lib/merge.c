@@ -91,7 +91,7 @@ static void merge_listed(struct work *w)
         mqsync_json_add_string(&w->key, rules->fields[i]);
         if (w->key.failed)
             return;
-        struct mqsync_slice key = {w->key.p + 1, w->key.n - 2};
+        struct mqsync_slice key = mqsync_json_inside(mqsync_buf_slice(&w->key));
         size_t local = mqsync_json_index_find(&w->local, key);
         if (local != MQSYNC_JSON_NO_KEY)
             merge_field(w, mqsync_json_index_find(&w->remote, key), local);
@@ -124,7 +124,7 @@ static bool read_stamp(const struct mqsync_json_index *x, size_t i, struct mqsyn
 {
     if (i == MQSYNC_JSON_NO_KEY || mqsync_json_typeof(x->values[i]) != MQSYNC_JSON_STRING)
         return false;
-    return mqsync_time_parse((struct mqsync_slice){x->values[i].p + 1, x->values[i].n - 2}, ret);
+    return mqsync_time_parse(mqsync_json_inside(x->values[i]), ret);
 }
 
 /* A time that cannot be, because it has not come yet anywhere, counts as `instead`: it must not lock the field. */

@@ -31,7 +31,7 @@ static bool read_string(struct decoder *d, struct mqsync_slice value, struct mqs
 {
     if (mqsync_json_typeof(value) != MQSYNC_JSON_STRING)
         return false;
-    struct mqsync_slice inside = {value.p + 1, value.n - 2};
+    struct mqsync_slice inside = mqsync_json_inside(value);
     if (!memchr(inside.p, '\\', inside.n)) {
         *ret = inside;
         return true;

@@ -155,7 +155,7 @@ enum mqsync_code mqsync_error_read(struct mqsync_slice message)
         mqsync_json_check(message, NULL, NULL) != MQSYNC_OK ||
         !mqsync_json_member(message, MQSYNC_SLICE("code"), MQSYNC_JSON_STRING, &value))
         return MQSYNC_OK;
-    value = (struct mqsync_slice){value.p + 1, value.n - 2};
+    value = mqsync_json_inside(value);
     while (code > MQSYNC_OK && !mqsync_slice_equal(value, mqsync_slice_str(mqsync_code_name((enum mqsync_code)code))))
         code--;
     return (enum mqsync_code)code;

@@ -71,12 +71,10 @@ static uint64_t seq_of(struct mqsync_slice payload, bool *ret_deletes)
 
 static uint64_t version_of(struct mqsync_slice payload)
 {
-    struct mqsync_slice value;
     uint64_t version = 0;
 
-    if (mqsync_json_check(payload, NULL, NULL) == MQSYNC_OK && mqsync_json_typeof(payload) == MQSYNC_JSON_OBJECT &&
-        mqsync_json_find(payload, MQSYNC_SLICE("version"), &value))
-        mqsync_json_to_u64(value, &version);
+    if (mqsync_json_check(payload, NULL, NULL) == MQSYNC_OK)
+        mqsync_json_member_u64(payload, MQSYNC_SLICE("version"), &version);
     return version;
 }
 

@@ -628,6 +628,20 @@ START_TEST(reads_u64)
     for (int i = 0; i < COUNT(others); i++)
         ck_assert_msg(!mqsync_json_to_u64(others[i], &v), "%s", others[i].p);
     ck_assert_uint_eq(v, 42);
+
+    ck_assert(mqsync_json_member_u64(S("{\"b\":1, \"a\" : 7}"), S("a"), &v) && v == 7);
+    static const struct mqsync_slice without[] = {S("{\"a\":\"7\"}"), S("{\"a\":-7}"), S("{\"b\":7}"), S("[7]")};
+    for (int i = 0; i < COUNT(without); i++)
+        ck_assert_msg(!mqsync_json_member_u64(without[i], S("a"), &v), "%s", without[i].p);
+    ck_assert_uint_eq(v, 7);
+}
+END_TEST
+
+START_TEST(looks_inside_strings)
+{
+    ck_assert(mqsync_slice_equal(mqsync_json_inside(S("\"a\\n\"")), S("a\\n")));
+    ck_assert(mqsync_slice_equal(mqsync_json_inside(S("\"\"")), S("")));
+    ck_assert(mqsync_slice_equal(mqsync_json_inside(S("")), S("")));
 }
 END_TEST
 
@@ -917,6 +931,7 @@ int main(void)
     tcase_add_test(tests, quotes);
     tcase_add_test(tests, minifies);
     tcase_add_test(tests, reads_u64);
+    tcase_add_test(tests, looks_inside_strings);
     tcase_add_test(tests, compares_numbers);
     tcase_add_loop_test(tests, equality, 0, COUNT(pairs));
     tcase_add_test(tests, equality_deep);
