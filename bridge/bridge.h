@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "channel.h"
+#include "command.h"
 #include "config.h"
 #include "database.h"
 #include "feed.h"
@@ -13,8 +14,6 @@
 #include "metrics.h"
 #include "pending.h"
 #include "rest.h"
-#include "token.h"
-#include "upstream.h"
 #include "user.h"
 
 struct mqsync_server;
@@ -37,6 +36,7 @@ struct mqsync_bridge {
     struct mqsync_channels channels;
     struct mqsync_feeds feeds;
     struct mqsync_pending pending;
+    struct mqsync_questions questions;
     struct mqsync_rests rests;       /* HTTP requests */
     int64_t acknowledged_us;         /* when the broker has last acknowledged a command, or had none to */
     struct mqsync_session *sessions; /* all of them */
@@ -54,16 +54,6 @@ static inline int64_t mqsync_monotonic_us(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
-
-/* A command about to be sent; NULL: too many are on their way. See mqsync_pending_add(). */
-static inline struct mqsync_pending_command *mqsync_bridge_pend(struct mqsync_bridge *b, uint64_t session)
-{
-    int64_t now_us = mqsync_monotonic_us();
-
-    if (mqsync_pending_idle(&b->pending))
-        b->acknowledged_us = now_us;
-    return mqsync_pending_add(&b->pending, session, now_us);
 }
 
 /* What the upstream connection is to call. */

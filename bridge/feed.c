@@ -195,7 +195,7 @@ static bool feed_one(struct mqsync_bridge *b, struct mqsync_feed *f, int64_t now
         if (mqsync_feed_ask(b, f))
             return true;
         enter_turn(&b->feeds, f);
-        if (mqsync_feeds_can_ask(b))
+        if (mqsync_question_possible(b))
             mqsync_server_pump_in(b->server, ASK_AGAIN_US);
         return false;
     }

@@ -16,10 +16,7 @@ struct mqsync_bridge;
 struct mqsync_channel;
 struct mqsync_session;
 
-enum {
-    MQSYNC_OWN_MAX = 64,
-    MQSYNC_QUESTIONS_MAX = 8, /* the broker keeps so many long answers going at once */
-};
+enum { MQSYNC_OWN_MAX = 64 };
 
 struct mqsync_feed {
     struct mqsync_session *session;
@@ -65,9 +62,7 @@ struct mqsync_feed {
 
 struct mqsync_feeds {
     struct mqsync_feed *first, *last; /* hungry ones, in turn */
-    unsigned asked_n;
-    uint64_t questions;
-    bool walked_long; /* one has used up its time: enough for this turn */
+    bool walked_long;                 /* one has used up its time: enough for this turn */
 };
 
 /* Starts a subscription or `sync` as the message asks; *ret is the session's until closed. What it sends, `subscribed`

@@ -34,40 +34,26 @@ static void write_question(struct mqsync_buf *out, const struct mqsync_feed *f)
     mqsync_buf_add_str(out, "}}");
 }
 
-bool mqsync_feeds_can_ask(const struct mqsync_bridge *b)
-{
-    return mqsync_upstream_is_up(b->upstream) && b->feeds.asked_n < MQSYNC_QUESTIONS_MAX;
-}
-
 bool mqsync_feed_ask(struct mqsync_bridge *b, struct mqsync_feed *f)
 {
-    struct mqsync_upstream_command c = {.collection = mqsync_slice_str(f->channel->name),
-                                        .tag = {.sender = f->session->handle, .question = ++b->feeds.questions}};
-    uint16_t mid;
+    struct mqsync_upstream_command c = {.collection = mqsync_slice_str(f->channel->name)};
 
-    if (f->rule) { /* what he is shown the plugin decides */
-        c.user = f->session->claims.user;
-        c.roles = f->session->claims.roles;
-        c.roles_n = f->session->claims.roles_n;
-    }
-    if (!mqsync_feeds_can_ask(b))
-        return false;
+    if (f->rule) /* what he is shown the plugin decides */
+        mqsync_command_for(b, &f->session->claims, &c);
     write_question(&b->answer, f);
     c.payload = mqsync_buf_slice(&b->answer);
-    if (b->answer.failed || mqsync_upstream_command(b->upstream, &c, &mid) != MQSYNC_OK)
+    if (b->answer.failed || !mqsync_question_send(b, f->session->handle, &c, &f->question))
         return false;
     f->asked = true;
     f->asked_us = mqsync_monotonic_us();
-    f->question = c.tag.question;
     f->held_lost = false;
-    b->feeds.asked_n++;
     return true;
 }
 
 void mqsync_feed_forget_question(struct mqsync_bridge *b, struct mqsync_feed *f)
 {
     if (f->asked)
-        b->feeds.asked_n--;
+        mqsync_question_end(b);
     f->asked = false;
     mqsync_queue_free(&f->held);
     if (b->feeds.first)
@@ -192,7 +178,7 @@ static void take_subscribed(struct mqsync_bridge *b, struct mqsync_feed *f, stru
 
 void mqsync_feeds_check(struct mqsync_bridge *b, int64_t now_us)
 {
-    for (struct mqsync_session *s = b->feeds.asked_n ? b->sessions : NULL; s; s = s->next)
+    for (struct mqsync_session *s = b->questions.open ? b->sessions : NULL; s; s = s->next)
         for (struct mqsync_feed *f = s->feeds; f; f = f->next)
             if (f->asked && now_us - f->asked_us > ANSWER_US) {
                 mqsync_feed_forget_question(b, f);

@@ -13,8 +13,6 @@ struct mqsync_bridge;
 struct mqsync_feed;
 struct mqsync_frame;
 
-/* May a question be asked now? The broker is there, and fewer than MQSYNC_QUESTIONS_MAX are open. */
-bool mqsync_feeds_can_ask(const struct mqsync_bridge *b);
 /* Asks for what is missing. False: not now. */
 bool mqsync_feed_ask(struct mqsync_bridge *b, struct mqsync_feed *f);
 /* An event since the question, arguments as of mqsync_feed_event(): it goes out after the answer if that does not

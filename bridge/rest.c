@@ -261,30 +261,15 @@ struct mqsync_rest *mqsync_rest_open(struct mqsync_bridge *b, struct mqsync_exch
 static void forward(struct mqsync_rest *r, const struct mqsync_message *m)
 {
     struct mqsync_bridge *b = r->bridge;
-    struct mqsync_pending_command *c = mqsync_bridge_pend(b, r->handle);
-    uint16_t mid;
+    struct mqsync_upstream_command c = {
+        .collection = m->collection, .payload = mqsync_buf_slice(&b->answer), .ack = true};
+    struct mqsync_error e;
 
-    if (!c) {
-        mqsync_rest_fail_unavailable(r, "too many changes are on their way; nothing was changed");
+    mqsync_command_for(b, &r->claims, &c);
+    if (mqsync_command_send(b, r->handle, &c, &e) != MQSYNC_OK) {
+        mqsync_rest_fail_unavailable(r, e.text);
         return;
     }
-    struct mqsync_upstream_command command = {
-        .collection = m->collection,
-        .payload = mqsync_buf_slice(&b->answer),
-        .user = r->claims.user ? r->claims.user
-                : b->trusted   ? ""
-                               : NULL,
-        .roles = r->claims.roles,
-        .roles_n = b->trusted ? r->claims.roles_n : 0,
-        .tag = {.sender = r->handle, .mark = c->mark},
-        .ack = true,
-    };
-    if (mqsync_upstream_command(b->upstream, &command, &mid) != MQSYNC_OK) {
-        mqsync_pending_remove(&b->pending, c);
-        mqsync_rest_fail_unavailable(r, "the change cannot be passed on to the broker");
-        return;
-    }
-    mqsync_pending_sent(&b->pending, c, mid);
     r->sent = true;
     r->deadline_ms = mqsync_monotonic_us() / 1000 + CONFIRM_MS;
 }

@@ -68,7 +68,7 @@ static void forget_question(struct mqsync_rest *r)
         return;
     r->asked = false;
     r->deadline_ms = 0;
-    r->bridge->feeds.asked_n--;
+    mqsync_question_end(r->bridge);
     mqsync_server_pump_in(r->bridge->server, 0);
 }
 
@@ -288,11 +288,7 @@ static bool ask(struct mqsync_rest *r)
 {
     struct mqsync_bridge *b = r->bridge;
     struct mqsync_upstream_command c = {.collection = mqsync_slice_str(r->collection)};
-    uint16_t mid;
 
-    if (!mqsync_upstream_is_up(b->upstream) || b->feeds.asked_n >= MQSYNC_QUESTIONS_MAX)
-        return false;
-    c.tag = (struct mqsync_upstream_tag){.sender = r->handle, .question = ++b->feeds.questions};
     r->asked_left = ask_for(r);
     mqsync_buf_clear(&b->answer);
     mqsync_buf_add_str(&b->answer, "{\"type\":\"sync\",\"metadata\":{\"limit\":");
@@ -303,12 +299,10 @@ static bool ask(struct mqsync_rest *r)
     }
     mqsync_buf_add_str(&b->answer, "}}");
     c.payload = mqsync_buf_slice(&b->answer);
-    if (b->answer.failed || mqsync_upstream_command(b->upstream, &c, &mid) != MQSYNC_OK)
+    if (b->answer.failed || !mqsync_question_send(b, r->handle, &c, &r->question))
         return false;
     r->asked = true;
-    r->question = c.tag.question;
     r->deadline_ms = mqsync_monotonic_us() / 1000 + WAIT_MS;
-    b->feeds.asked_n++;
     return true;
 }
 

@@ -10,9 +10,8 @@
 
 enum {
     UNAUTHENTICATED_MS = 10000,
-    TOO_LONG_MS = 1000,   /* for a message that is too long to end */
-    STALLED_US = 5000000, /* without an acknowledgement while some are due: the broker hangs */
-    LINGER_MS = 5000,     /* for a queue to get out before its connection is closed */
+    TOO_LONG_MS = 1000, /* for a message that is too long to end */
+    LINGER_MS = 5000,   /* for a queue to get out before its connection is closed */
     SYNCS_MAX = 32,
     SUBSCRIPTIONS_MAX = 1000,
     PENDING_HIGH = 256, /* commands on their way: above that a connection is not read from */
@@ -403,34 +402,17 @@ static enum mqsync_code forward(struct mqsync_session *s, const struct mqsync_me
                                 struct mqsync_error *ret_error)
 {
     struct mqsync_bridge *b = s->bridge;
-    struct mqsync_pending_command *c;
-    int64_t now = mqsync_monotonic_us();
-    uint16_t mid;
+    struct mqsync_upstream_command c = {.collection = m->collection, .payload = text};
+    enum mqsync_code code;
 
     if (!mqsync_upstream_is_up(b->upstream))
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "the broker is not there; nothing was changed");
-    if (mqsync_pending_idle(&b->pending))
-        b->acknowledged_us = now;
-    else if (now - b->acknowledged_us > STALLED_US)
+    if (mqsync_commands_stalled(b))
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "the broker does not answer; nothing was changed");
-    c = mqsync_pending_add(&b->pending, s->handle, now);
-    if (!c)
-        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "too many changes are on their way; nothing was changed");
-    struct mqsync_upstream_command command = {
-        .collection = m->collection,
-        .payload = text,
-        .user = s->claims.user ? s->claims.user
-                : b->trusted   ? ""
-                               : NULL,
-        .roles = s->claims.roles,
-        .roles_n = b->trusted ? s->claims.roles_n : 0,
-        .tag = {.sender = s->handle, .mark = c->mark},
-    };
-    if (mqsync_upstream_command(b->upstream, &command, &mid) != MQSYNC_OK) {
-        mqsync_pending_remove(&b->pending, c);
-        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "the message cannot be passed on to the broker");
-    }
-    mqsync_pending_sent(&b->pending, c, mid);
+    mqsync_command_for(b, &s->claims, &c);
+    code = mqsync_command_send(b, s->handle, &c, ret_error);
+    if (code != MQSYNC_OK)
+        return code;
     s->pending++;
     mqsync_session_reconsider(s);
     return MQSYNC_OK;

@@ -30,30 +30,15 @@ static enum mqsync_code check(struct mqsync_bridge *b, const struct mqsync_upstr
 static enum mqsync_code send_on(struct mqsync_bridge *b, const struct mqsync_upstream_will *w,
                                 struct mqsync_error *ret_error)
 {
-    struct mqsync_pending_command *c = mqsync_bridge_pend(b, MQSYNC_WILL_SENDER);
-    bool is_short = w->topic.kind == MQSYNC_TOPIC_CMD_SHORT;
-    uint16_t mid;
+    struct mqsync_upstream_command c = {.collection = w->topic.collection, .payload = w->payload};
 
-    if (!c)
-        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "too many changes are on their way");
-    struct mqsync_upstream_command command = {
-        .collection = w->topic.collection,
-        .payload = w->payload,
-        /* without it a trusted bridge would be bound by no rule */
-        .user = b->trusted ? "" : NULL,
-        .tag = {.sender = MQSYNC_WILL_SENDER, .mark = c->mark},
-    };
-    if (is_short) {
-        command.record_id = w->topic.record_id;
-        command.op = w->topic.op;
-        command.metadata = w->metadata;
+    if (w->topic.kind == MQSYNC_TOPIC_CMD_SHORT) {
+        c.record_id = w->topic.record_id;
+        c.op = w->topic.op;
+        c.metadata = w->metadata;
     }
-    if (mqsync_upstream_command(b->upstream, &command, &mid) != MQSYNC_OK) {
-        mqsync_pending_remove(&b->pending, c);
-        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "it cannot be passed on to the broker");
-    }
-    mqsync_pending_sent(&b->pending, c, mid);
-    return MQSYNC_OK;
+    mqsync_command_for(b, NULL, &c);
+    return mqsync_command_send(b, MQSYNC_WILL_SENDER, &c, ret_error);
 }
 
 void mqsync_will_carry_out(struct mqsync_bridge *b, const struct mqsync_upstream_will *w)

@@ -954,7 +954,7 @@ static void check_books(void)
     for (const struct mqsync_feed *f = w.bridge.feeds.first; f; f = f->next_hungry)
         in_turn++;
     CHECK(connections == w.bridge.metrics.connections && subscriptions == w.bridge.metrics.subscriptions);
-    CHECK(asked == w.bridge.feeds.asked_n && hungry == in_turn);
+    CHECK(asked == w.bridge.questions.open && hungry == in_turn);
 }
 
 static void pump(void)
@@ -1192,7 +1192,7 @@ static void finish(void)
             hang_up(&w.sockets[i]);
     for (size_t i = 0; i < MQSYNC_CHANNELS_BUCKETS; i++)
         CHECK(!w.bridge.channels.buckets[i]);
-    CHECK(!w.bridge.feeds.first && w.bridge.feeds.asked_n == 0 && w.bridge.metrics.connections == 0);
+    CHECK(!w.bridge.feeds.first && w.bridge.questions.open == 0 && w.bridge.metrics.connections == 0);
     mqsync_users_sweep(&w.bridge.users, INT64_MAX);
     mqsync_database_reopen(&w.bridge.database);
     mqsync_pending_close(&w.bridge.pending);
