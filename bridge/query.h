@@ -63,8 +63,7 @@ enum mqsync_code mqsync_query_command(enum mqsync_http_method method, const stru
                                       struct mqsync_slice body, struct mqsync_buf *command, struct mqsync_buf *scratch,
                                       struct mqsync_message *ret, struct mqsync_error *ret_error);
 
-/* --- a chunked body ------------------------------------------------------------------------------------------------
- */
+/* --- a chunked body ----------------------------------------------------------------------------------------------- */
 
 /* Zero-initialise to start. */
 struct mqsync_chunks {

@@ -2,13 +2,20 @@
 /* The load generator of tests/bench/broker: MQTT 3.1.1 clients in one thread, cheap enough that the broker is what is
  * measured. Each command prints one line of JSON; it exits with 1 when a message is missing, doubled or out of order.
  *
- *   load updates     --port P --records N --messages M   short-form updates of random records, one subscriber to the
- * events load passthrough --port P --records N --messages M   the same payloads on plain topics (--prefix), one
- * subscriber load fill        --port P --records N                inserts records 0..N-1 load touch       --port P
- * --messages M               updates records 0..M-1 once each load latency     --port P --seconds S messages on plain
- * topics at a fixed rate load snapshot    --port P --expect N                 the same, for --seconds without and then
- * while one client takes a snapshot load sync        --port P --expect N --since S --epoch E   the snapshot or the
- * changes since S alone
+ *   load updates     --port P --records N --messages M
+ *       short-form updates of random records; one subscribes to the events
+ *   load passthrough --port P --records N --messages M
+ *       the same payloads on plain topics (--prefix), one subscriber
+ *   load fill        --port P --records N
+ *       inserts records 0..N-1
+ *   load touch       --port P --messages M
+ *       updates records 0..M-1 once each
+ *   load latency     --port P --seconds S
+ *       messages on plain topics at a fixed rate
+ *   load snapshot    --port P --expect N
+ *       the same, for --seconds without and then while one client takes a snapshot
+ *   load sync        --port P --expect N --since S --epoch E
+ *       the snapshot or the changes since S alone
  *
  * With --pid the broker's CPU time is measured too, until --settle ms after the last message: what a broker puts off is
  * not free. */
@@ -18,7 +25,6 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <netinet/tcp.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -28,12 +34,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "load.h"
 #include "mqtt_packets.h"
 
 #define MAX_PUBLISHERS 64
-#define PATIENCE_MS 20000 /* without any progress; a broker that is this slow has lost something */
-#define ID_DIGITS 16
-#define PAYLOAD_BYTES 220
 #define QOS0_BATCH_BYTES 8192
 
 struct options {
@@ -46,8 +50,9 @@ struct options {
 
 struct conn {
     int fd;
-    uint8_t *in, *out;
-    size_t in_n, in_cap, out_at, out_n, out_cap;
+    uint8_t *in;
+    size_t in_n, in_cap;
+    struct outbox out;
     uint16_t packet_id;
     unsigned inflight;
     bool blocked;
@@ -57,54 +62,11 @@ struct conn {
 
 static int epoll_fd;
 
-static void __attribute__((noreturn, format(printf, 1, 2))) die(const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    fputs("load: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
-    va_end(args);
-    exit(1);
-}
-
-static int64_t now_ns(clockid_t clock)
-{
-    struct timespec t;
-    if (clock_gettime(clock, &t) != 0)
-        die("clock_gettime: %s", strerror(errno));
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-/* --- connections ----------------------------------------------------------------------------------------------------
- */
-
-static uint8_t *conn_reserve(struct conn *c, size_t n)
-{
-    if (c->out_at == c->out_n)
-        c->out_at = c->out_n = 0;
-    if (c->out_n + n > c->out_cap) {
-        c->out_cap = 2 * (c->out_n + n);
-        c->out = realloc(c->out, c->out_cap);
-        if (c->out == NULL)
-            die("out of memory");
-    }
-    return c->out + c->out_n;
-}
+/* --- connections -------------------------------------------------------------------------------------------------- */
 
 static void conn_flush(struct conn *c)
 {
-    while (c->out_at < c->out_n) {
-        ssize_t n = send(c->fd, c->out + c->out_at, c->out_n - c->out_at, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (n < 0 && errno == EAGAIN) {
-            c->blocked = true;
-            return;
-        }
-        if (n < 0)
-            die("the broker closed a connection: %s", strerror(errno));
-        c->out_at += (size_t)n;
-    }
-    c->blocked = false;
+    c->blocked = !outbox_flush(&c->out, c->fd, "the broker closed a connection");
 }
 
 /* Hands over every whole packet in the buffer and keeps the rest. */
@@ -129,9 +91,7 @@ static bool conn_read(struct conn *c, size_t budget)
 {
     if (c->in_cap - c->in_n < budget) {
         c->in_cap = 2 * (c->in_n + budget);
-        c->in = realloc(c->in, c->in_cap);
-        if (c->in == NULL)
-            die("out of memory");
+        c->in = grow(c->in, c->in_cap);
     }
     ssize_t n = recv(c->fd, c->in + c->in_n, budget, MSG_DONTWAIT);
     if (n == 0 || (n < 0 && errno != EAGAIN))
@@ -185,12 +145,12 @@ static void conn_close(struct conn *c)
 {
     close(c->fd);
     free(c->in);
-    free(c->out);
+    free(c->out.p);
 }
 
 static void conn_put_puback(struct conn *c, const uint8_t *packet_id)
 {
-    c->out_n += mqtt_put_puback(conn_reserve(c, 4), packet_id);
+    c->out.n += mqtt_put_puback(outbox_reserve(&c->out, 4), packet_id);
 }
 
 /* Packet ids 1 to 65535; no window is near that many. */
@@ -200,8 +160,7 @@ static uint16_t conn_next_packet_id(struct conn *c)
     return c->packet_id;
 }
 
-/* --- the broker's CPU time -------------------------------------------------------------------------------------------
- */
+/* --- the broker's CPU time ---------------------------------------------------------------------------------------- */
 
 struct broker_cpu {
     int64_t all_ns;  /* every thread, ended ones too */
@@ -211,13 +170,10 @@ struct broker_cpu {
 static struct broker_cpu broker_cpu(int pid)
 {
     struct broker_cpu cpu = {0};
-    clockid_t clock;
     char path[64];
     if (pid == 0)
         return cpu;
-    if (clock_getcpuclockid(pid, &clock) != 0)
-        die("no process %d", pid);
-    cpu.all_ns = now_ns(clock);
+    cpu.all_ns = cpu_ns(pid);
     snprintf(path, sizeof(path), "/proc/%d/task/%d/schedstat", pid, pid);
     char text[128];
     FILE *f = fopen(path, "re");
@@ -231,41 +187,13 @@ static struct broker_cpu broker_cpu(int pid)
 /* Waits ms, and then until the broker is idle. */
 static struct broker_cpu broker_settle(const struct options *o, unsigned ms)
 {
-    struct timespec first = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
-    struct timespec step = {.tv_nsec = 50000000};
-    if (o->pid == 0)
-        return broker_cpu(0);
-    nanosleep(&first, NULL);
-    for (unsigned quiet = 0, tries = 0; quiet < 2 && tries < 1200; tries++) {
-        int64_t before = broker_cpu(o->pid).all_ns;
-        nanosleep(&step, NULL);
-        quiet = broker_cpu(o->pid).all_ns - before < 1000000 ? quiet + 1 : 0;
-    }
+    enum { IDLE_NS = 1000000, STEPS_MAX = 1200 };
+    if (o->pid != 0)
+        settle(&o->pid, 1, ms, IDLE_NS, STEPS_MAX);
     return broker_cpu(o->pid);
 }
 
-/* --- records and payloads --------------------------------------------------------------------------------------------
- */
-
-/* A bijection (splitmix64's last step): distinct records have distinct ids, in random order. */
-static uint64_t mix(uint64_t x)
-{
-    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
-    return x ^ x >> 31;
-}
-
-static void put_hex(uint8_t *out, uint64_t value)
-{
-    for (unsigned i = 0; i < ID_DIGITS; i++)
-        out[i] = (uint8_t) "0123456789abcdef"[value >> (60 - 4 * i) & 15];
-}
-
-static void put_decimal(uint8_t *out, unsigned digits, uint64_t value)
-{
-    for (; digits > 0; value /= 10)
-        out[--digits] = (uint8_t)('0' + value % 10);
-}
+/* --- records and payloads ----------------------------------------------------------------------------------------- */
 
 /* One PUBLISH, made once; for each message only the places that differ are written. */
 struct template
@@ -276,19 +204,12 @@ struct template
 
 static void template_make(struct template *t, const char *prefix, const char *suffix, unsigned qos)
 {
-    static const char data[] =
-        "{\"name\":\"Pump 17, hall "
-        "B\",\"state\":\"running\",\"counter\":1000000000,\"temperature\":21.437,\"pressure\":1.013,"
-        "\"limits\":{\"low\":4.5,\"high\":82},\"tags\":[\"cooling\",\"north\"],\"service\":\"2026-11-02\",\"note\":\"";
-    char payload[PAYLOAD_BYTES + 1], topic[256];
-    memset(payload, '.', PAYLOAD_BYTES);
-    payload[PAYLOAD_BYTES] = '\0';
-    memcpy(payload, data, sizeof(data) - 1);
-    memcpy(payload + PAYLOAD_BYTES - 2, "\"}", 2);
+    char payload[DATA_BYTES + 1], topic[256];
+    make_data(payload);
     snprintf(topic, sizeof(topic), "%s%0*d%s", prefix, ID_DIGITS, 0, suffix);
-    size_t head = mqtt_put_publish_head(t->bytes, topic, qos, PAYLOAD_BYTES);
-    memcpy(t->bytes + head, payload, PAYLOAD_BYTES);
-    t->n = head + PAYLOAD_BYTES;
+    size_t head = mqtt_put_publish_head(t->bytes, topic, qos, DATA_BYTES);
+    memcpy(t->bytes + head, payload, DATA_BYTES);
+    t->n = head + DATA_BYTES;
     t->packet_id_at = qos > 0 ? head - 2 : 0;
     t->id_at = head - (qos > 0 ? 2 : 0) - strlen(suffix) - ID_DIGITS;
     t->counter_at = head + (size_t)(strstr(payload, "1000000000") - payload);
@@ -296,8 +217,7 @@ static void template_make(struct template *t, const char *prefix, const char *su
     t->pressure_at = head + (size_t)(strstr(payload, "1.013") - payload) + 2;
 }
 
-/* --- many messages: publishers with a window each, one subscriber ----------------------------------------------------
- */
+/* --- many messages: publishers with a window each, one subscriber ------------------------------------------------- */
 
 struct stream {
     const struct options *o;
@@ -354,7 +274,7 @@ static void stream_on_subscriber(struct conn *c, const struct mqtt_packet *p)
 static void stream_put(struct stream *s, struct conn *c)
 {
     const struct template *t = &s->template;
-    uint8_t *out = conn_reserve(c, t->n);
+    uint8_t *out = outbox_reserve(&c->out, t->n);
     uint64_t number = s->o->seed + s->sent, record;
     if (s->sequential) {
         record = s->next++;
@@ -366,10 +286,10 @@ static void stream_put(struct stream *s, struct conn *c)
     put_hex(out + t->id_at, mix(record + 1));
     if (s->o->qos > 0)
         mqtt_put_u16(out + t->packet_id_at, conn_next_packet_id(c));
-    put_decimal(out + t->counter_at + 1, 9, number);
-    put_decimal(out + t->temperature_at, 3, number * 7);
-    put_decimal(out + t->pressure_at, 3, number * 11);
-    c->out_n += t->n;
+    put_decimal((char *)out + t->counter_at + 1, 9, number);
+    put_decimal((char *)out + t->temperature_at, 3, number * 7);
+    put_decimal((char *)out + t->pressure_at, 3, number * 11);
+    c->out.n += t->n;
     s->sent++;
 }
 
@@ -378,7 +298,7 @@ static void stream_top_up(struct stream *s, struct conn *c)
 {
     const unsigned window = s->o->window;
     if (s->o->qos == 0) {
-        while (!c->blocked && c->out_n - c->out_at < QOS0_BATCH_BYTES && s->sent < s->goal)
+        while (!c->blocked && c->out.n - c->out.at < QOS0_BATCH_BYTES && s->sent < s->goal)
             stream_put(s, c);
     } else if (c->inflight <= window / 2) {
         for (; c->inflight < window && s->sent < s->goal; c->inflight++)
@@ -394,7 +314,7 @@ static bool stream_done(const struct stream *s)
     if (s->o->qos > 0)
         return s->acked == s->goal;
     for (unsigned i = 0; i < s->o->publishers; i++)
-        if (s->publishers[i].out_at < s->publishers[i].out_n)
+        if (s->publishers[i].out.at < s->publishers[i].out.n)
             return false;
     return true;
 }
@@ -524,8 +444,7 @@ static int command_each(const struct options *o, const char *suffix)
     return stream_measure(&s);
 }
 
-/* --- messages at a fixed rate, and a snapshot beside them ------------------------------------------------------------
- */
+/* --- messages at a fixed rate, and a snapshot beside them --------------------------------------------------------- */
 
 struct paced {
     const struct options *o;
@@ -533,8 +452,7 @@ struct paced {
     struct conn publishers[MAX_PUBLISHERS], subscriber, reader;
     int64_t start_ns, stop_ns; /* of what is being sampled */
     uint64_t sent, delivered;
-    double *samples_us;
-    size_t samples_n, samples_cap;
+    struct samples samples;
     bool reading, reading_done;
     uint64_t pages, entries, bytes, total, seq;
     char epoch[65], failure[512];
@@ -554,13 +472,7 @@ static void paced_on_subscriber(struct conn *c, const struct mqtt_packet *p)
         due = due * 16 + (p->payload[i] <= '9' ? p->payload[i] - '0' : p->payload[i] - 'a' + 10);
     if (due < l->start_ns || due >= l->stop_ns)
         return;
-    if (l->samples_n == l->samples_cap) {
-        l->samples_cap = l->samples_cap == 0 ? 65536 : 2 * l->samples_cap;
-        l->samples_us = realloc(l->samples_us, l->samples_cap * sizeof(double));
-        if (l->samples_us == NULL)
-            die("out of memory");
-    }
-    l->samples_us[l->samples_n++] = (double)(now_ns(CLOCK_MONOTONIC) - due) / 1e3;
+    samples_add(&l->samples, now_ns(CLOCK_MONOTONIC) - due);
 }
 
 static void paced_on_publisher(struct conn *c, const struct mqtt_packet *p)
@@ -631,10 +543,10 @@ static void reader_start(struct paced *l)
                            ",\"epoch\":\"%s\"}}",
                            o->collection, o->since, o->epoch);
     snprintf(topic, sizeof(topic), "sync/%s/cmd", o->collection);
-    uint8_t *out = conn_reserve(&l->reader, (size_t)n + 256);
+    uint8_t *out = outbox_reserve(&l->reader.out, (size_t)n + 256);
     size_t head = mqtt_put_publish_head(out, topic, o->qos, (size_t)n);
     memcpy(out + head, message, (size_t)n);
-    l->reader.out_n += head + (size_t)n;
+    l->reader.out.n += head + (size_t)n;
     l->reading = true;
     conn_flush(&l->reader);
 }
@@ -643,13 +555,13 @@ static void paced_put(struct paced *l, int64_t due)
 {
     struct conn *c = &l->publishers[l->sent++ % l->o->publishers];
     const struct template *t = &l->template;
-    uint8_t *out = conn_reserve(c, t->n);
+    uint8_t *out = outbox_reserve(&c->out, t->n);
     memcpy(out, t->bytes, t->n);
     put_hex(out + t->id_at, mix(l->sent));
-    put_hex(out + t->n - PAYLOAD_BYTES, (uint64_t)due);
+    put_hex(out + t->n - DATA_BYTES, (uint64_t)due);
     if (l->o->qos > 0)
         mqtt_put_u16(out + t->packet_id_at, conn_next_packet_id(c));
-    c->out_n += t->n;
+    c->out.n += t->n;
     c->inflight++;
     conn_flush(c);
 }
@@ -688,7 +600,7 @@ static void paced_run(struct paced *l, double seconds)
     int64_t progress_at = start, stop = reading ? INT64_MAX : start + (int64_t)(seconds * 1e9);
     l->start_ns = start;
     l->stop_ns = stop;
-    l->samples_n = 0;
+    l->samples.n = 0;
     for (int64_t due = start; due < stop && !(reading && l->reading_done); due += interval) {
         while (now_ns(CLOCK_MONOTONIC) < due)
             paced_turn(l, due);
@@ -707,22 +619,15 @@ static void paced_run(struct paced *l, double seconds)
         paced_turn(l, give_up);
 }
 
-static int by_value(const void *a, const void *b)
-{
-    const double *x = a, *y = b;
-    return (*x > *y) - (*x < *y);
-}
-
 static void print_latency(const char *name, struct paced *l)
 {
-    const size_t n = l->samples_n;
-    if (n == 0) {
+    if (l->samples.n == 0) {
         printf("\"%s\":null,", name);
         return;
     }
-    qsort(l->samples_us, n, sizeof(double), by_value);
-    printf("\"%s\":{\"n\":%zu,\"p50Us\":%.1f,\"p99Us\":%.1f,\"p999Us\":%.1f,\"maxUs\":%.1f},", name, n,
-           l->samples_us[n / 2], l->samples_us[n * 99 / 100], l->samples_us[n * 999 / 1000], l->samples_us[n - 1]);
+    printf("\"%s\":{\"n\":%zu,", name, l->samples.n);
+    samples_print(&l->samples);
+    printf("},");
 }
 
 static void paced_open(struct paced *l)
@@ -778,17 +683,7 @@ static int command_paced(const struct options *o)
     return right ? 0 : 1;
 }
 
-/* --- the command line ------------------------------------------------------------------------------------------------
- */
-
-static uint64_t number(const char *text)
-{
-    char *end;
-    uint64_t value = strtoull(text, &end, 10);
-    if (end == text || *end != '\0')
-        die("not a number: %s", text);
-    return value;
-}
+/* --- the command line --------------------------------------------------------------------------------------------- */
 
 static void parse(int argc, char **argv, struct options *o)
 {
@@ -812,34 +707,34 @@ static void parse(int argc, char **argv, struct options *o)
     for (int opt; (opt = getopt_long(argc, argv, "", known, NULL)) != -1;) {
         switch (opt) {
         case 'p':
-            o->port = (unsigned)number(optarg);
+            o->port = (unsigned)read_number(optarg);
             break;
         case 'i':
-            o->pid = (int)number(optarg);
+            o->pid = (int)read_number(optarg);
             break;
         case 'q':
-            o->qos = (unsigned)number(optarg);
+            o->qos = (unsigned)read_number(optarg);
             break;
         case 'P':
-            o->publishers = (unsigned)number(optarg);
+            o->publishers = (unsigned)read_number(optarg);
             break;
         case 'w':
-            o->window = (unsigned)number(optarg);
+            o->window = (unsigned)read_number(optarg);
             break;
         case 't':
-            o->settle_ms = (unsigned)number(optarg);
+            o->settle_ms = (unsigned)read_number(optarg);
             break;
         case 'r':
-            o->records = number(optarg);
+            o->records = read_number(optarg);
             break;
         case 'm':
-            o->messages = number(optarg);
+            o->messages = read_number(optarg);
             break;
         case 's':
-            o->seed = number(optarg);
+            o->seed = read_number(optarg);
             break;
         case 'f':
-            o->first = number(optarg);
+            o->first = read_number(optarg);
             break;
         case 'c':
             o->collection = optarg;
@@ -854,10 +749,10 @@ static void parse(int argc, char **argv, struct options *o)
             o->seconds = strtod(optarg, NULL);
             break;
         case 'e':
-            o->expect = number(optarg);
+            o->expect = read_number(optarg);
             break;
         case 'n':
-            o->since = number(optarg);
+            o->since = read_number(optarg);
             break;
         case 'E':
             o->epoch = optarg;

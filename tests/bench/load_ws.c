@@ -15,7 +15,6 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <netinet/tcp.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -27,13 +26,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "load.h"
+
 enum {
     PIDS_MAX = 4,
-    PATIENCE_MS = 20000, /* without any progress; a server that is this slow has lost something */
     FRAME_MAX = 1024,
     IN_BYTES = 262144,  /* one buffer for all connections: what is read is used up at once, but for the last frame */
     PER_ADDRESS = 5000, /* connections from one source address: ports are few */
-    DATA_BYTES = 220,
     COUNTER_DIGITS = 10,
     EVENTS = 512,
     OPENING_MAX = 64, /* handshakes at a time */
@@ -62,8 +61,7 @@ struct load {
     const struct options *o;
     struct conn *subscribers;
     int writer;
-    uint8_t *out;
-    size_t out_at, out_n, out_cap;
+    struct outbox out;
     char template[FRAME_MAX];
     size_t template_n, id_at, time_at, template_counter_at;
     uint64_t sent, delivered, wrong;
@@ -72,48 +70,12 @@ struct load {
     char complaint[512];
     /* paced */
     int64_t *due_ns; /* of each update */
-    uint32_t *samples_us;
-    size_t samples_n, samples_cap;
+    struct samples samples;
 };
 
 static int epoll_fd;
 
-static void __attribute__((noreturn, format(printf, 1, 2))) die(const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    fputs("load_ws: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
-    va_end(args);
-    exit(1);
-}
-
-static int64_t now_ns(clockid_t clock)
-{
-    struct timespec t;
-    if (clock_gettime(clock, &t) != 0)
-        die("clock_gettime: %s", strerror(errno));
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-static void *grow(void *p, size_t n)
-{
-    p = realloc(p, n);
-    if (p == NULL)
-        die("out of memory");
-    return p;
-}
-
 /* --- the server's CPU time and memory ----------------------------------------------------------------------------- */
-
-static int64_t cpu_ns(int pid)
-{
-    clockid_t clock;
-    if (clock_getcpuclockid(pid, &clock) != 0)
-        die("no process %d", pid);
-    return now_ns(clock);
-}
 
 static int64_t cpu_all(const struct options *o, int64_t *each)
 {
@@ -124,16 +86,11 @@ static int64_t cpu_all(const struct options *o, int64_t *each)
 }
 
 /* Waits ms, and then until the processes are idle. */
-static void settle(const struct options *o, unsigned ms, int64_t *each)
+static void settle_all(const struct options *o, unsigned ms, int64_t *each)
 {
-    struct timespec first = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
-    struct timespec step = {.tv_nsec = 50000000};
-    nanosleep(&first, NULL);
-    for (unsigned quiet = 0, tries = 0; quiet < 2 && tries < 200; tries++) {
-        int64_t before = cpu_all(o, each);
-        nanosleep(&step, NULL);
-        quiet = cpu_all(o, each) - before < 2000000 ? quiet + 1 : 0;
-    }
+    enum { IDLE_NS = 2000000, STEPS_MAX = 200 };
+    settle(o->pids, o->pids_n, ms, IDLE_NS, STEPS_MAX);
+    cpu_all(o, each);
 }
 
 /* Proportional set size, bytes. */
@@ -152,8 +109,7 @@ static uint64_t memory(int pid)
     return (uint64_t)kb * 1024;
 }
 
-/* --- frames -------------------------------------------------------------------------------------------------------
- */
+/* --- frames ------------------------------------------------------------------------------------------------------- */
 
 /* A masked text frame; the mask is all zeroes: servers unmask all the same. Returns bytes. */
 static size_t put_frame(uint8_t *out, const char *text, size_t n)
@@ -206,8 +162,7 @@ static bool parse_frame(const uint8_t *in, size_t n, struct frame *ret)
     return n >= ret->whole_n;
 }
 
-/* --- opening ------------------------------------------------------------------------------------------------------
- */
+/* --- opening ------------------------------------------------------------------------------------------------------ */
 
 static int open_socket(const struct options *o, unsigned number)
 {
@@ -318,33 +273,12 @@ static void open_writer(struct load *l)
     watch(l->writer, NULL);
 }
 
-/* --- the updates --------------------------------------------------------------------------------------------------
- */
-
-/* A bijection (splitmix64's last step): distinct records have distinct ids, in random order. */
-static uint64_t mix(uint64_t x)
-{
-    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
-    return x ^ x >> 31;
-}
-
-static void put_decimal(char *out, unsigned digits, uint64_t value)
-{
-    for (; digits > 0; value /= 10)
-        out[--digits] = (char)('0' + value % 10);
-}
+/* --- the updates -------------------------------------------------------------------------------------------------- */
 
 static void make_template(struct load *l)
 {
     char data[DATA_BYTES + 1], text[FRAME_MAX];
-    static const char begin[] = "{\"name\":\"Pump 17, hall B\",\"state\":\"running\",\"counter\":1000000000,"
-                                "\"temperature\":21.437,\"pressure\":1.013,\"limits\":{\"low\":4.5,\"high\":82},"
-                                "\"tags\":[\"cooling\",\"north\"],\"service\":\"2026-11-02\",\"note\":\"";
-    memset(data, '.', DATA_BYTES);
-    data[DATA_BYTES] = '\0';
-    memcpy(data, begin, sizeof(begin) - 1);
-    memcpy(data + DATA_BYTES - 2, "\"}", 2);
+    make_data(data);
     int n = snprintf(text, sizeof(text),
                      "{\"type\":\"update\",\"collection\":\"%s\",\"recordId\":\"0000000000000000\",\"data\":%s,"
                      "\"timestamp\":\"2000-01-01T00:00:00.000Z\"}",
@@ -373,45 +307,22 @@ static void stamp_time(struct load *l)
 
 static void put_update(struct load *l)
 {
-    static const char hex[] = "0123456789abcdef";
-    uint64_t number = l->o->seed + l->sent, record = mix(number % l->o->records + 1);
-    if (l->out_at == l->out_n)
-        l->out_at = l->out_n = 0;
-    if (l->out_n + l->template_n > l->out_cap)
-        l->out = grow(l->out, l->out_cap = 2 * (l->out_n + l->template_n));
-    char *out = (char *)l->out + l->out_n;
+    uint64_t number = l->o->seed + l->sent;
+    uint8_t *out = outbox_reserve(&l->out, l->template_n);
     memcpy(out, l->template, l->template_n);
-    for (unsigned i = 0; i < 16; i++)
-        out[l->id_at + i] = hex[record >> (60 - 4 * i) & 15];
+    put_hex(out + l->id_at, mix(number % l->o->records + 1));
     memcpy(out + l->time_at, l->stamp, 24);
-    put_decimal(out + l->template_counter_at + 1, COUNTER_DIGITS - 1, number);
-    l->out_n += l->template_n;
+    put_decimal((char *)out + l->template_counter_at + 1, COUNTER_DIGITS - 1, number);
+    l->out.n += l->template_n;
     l->sent++;
 }
 
 static void flush(struct load *l)
 {
-    while (l->out_at < l->out_n) {
-        ssize_t n = send(l->writer, l->out + l->out_at, l->out_n - l->out_at, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (n < 0 && errno == EAGAIN)
-            return;
-        if (n < 0)
-            die("the server closed the writer's connection: %s", strerror(errno));
-        l->out_at += (size_t)n;
-    }
+    outbox_flush(&l->out, l->writer, "the server closed the writer's connection");
 }
 
-/* --- what arrives -------------------------------------------------------------------------------------------------
- */
-
-static void sample(struct load *l, uint64_t number)
-{
-    int64_t us = (now_ns(CLOCK_MONOTONIC) - l->due_ns[number - l->o->seed]) / 1000;
-    if (l->samples_n == l->samples_cap)
-        l->samples_us =
-            grow(l->samples_us, (l->samples_cap = l->samples_cap ? 2 * l->samples_cap : 65536) * sizeof(uint32_t));
-    l->samples_us[l->samples_n++] = us < 0 ? 0 : us > UINT32_MAX ? UINT32_MAX : (uint32_t)us;
-}
+/* --- what arrives ------------------------------------------------------------------------------------------------- */
 
 static void complain(struct load *l, const struct frame *f)
 {
@@ -460,7 +371,7 @@ static void take_frame(struct load *l, struct conn *c, const struct frame *f)
     c->next = number + 1;
     l->delivered++;
     if (l->due_ns != NULL && number - l->o->seed < l->sent)
-        sample(l, number);
+        samples_add(&l->samples, now_ns(CLOCK_MONOTONIC) - l->due_ns[number - l->o->seed]);
 }
 
 /* Returns whether there may be more. */
@@ -525,8 +436,7 @@ static int turn(struct load *l, int64_t wait_ns)
     return n;
 }
 
-/* --- commands -----------------------------------------------------------------------------------------------------
- */
+/* --- commands ----------------------------------------------------------------------------------------------------- */
 
 static uint64_t expected(const struct load *l)
 {
@@ -578,7 +488,7 @@ static void command_stream(struct load *l)
     int64_t before[PIDS_MAX] = {0}, after[PIDS_MAX] = {0};
     open_subscribers(l);
     open_writer(l);
-    settle(o, 0, before);
+    settle_all(o, 0, before);
     int64_t own = now_ns(CLOCK_PROCESS_CPUTIME_ID), start = now_ns(CLOCK_MONOTONIC);
     bool right = stream(l);
     double seconds = (double)(now_ns(CLOCK_MONOTONIC) - start) / 1e9;
@@ -587,18 +497,12 @@ static void command_stream(struct load *l)
     double busy = 0;
     for (unsigned i = 0; i < o->pids_n; i++)
         busy += (double)(after[i] - before[i]) / 1e9 / seconds;
-    settle(o, o->settle_ms, after);
+    settle_all(o, o->settle_ms, after);
     printf("{\"command\":\"stream\",\"subscribers\":%u,\"seconds\":%.4f,\"rate\":%.1f,\"serverBusy\":%.3f,\"loadBusy\":"
            "%.3f,",
            o->subscribers, seconds, (double)l->sent / seconds, busy, (double)own / 1e9 / seconds);
     print_cpu(o, before, after, l->sent); /* of an update, to all subscribers */
     print_end(l, right);
-}
-
-static int by_value(const void *a, const void *b)
-{
-    const uint32_t *x = a, *y = b;
-    return (*x > *y) - (*x < *y);
 }
 
 /* The memory is looked at once a second; the first third of the time does not count: buffers find their size. */
@@ -612,7 +516,7 @@ static void command_paced(struct load *l)
     open_subscribers(l);
     open_writer(l);
     l->due_ns = grow(NULL, messages * sizeof(int64_t));
-    settle(o, 0, before);
+    settle_all(o, 0, before);
     const int64_t start = now_ns(CLOCK_MONOTONIC);
     int64_t looked = start;
     for (uint64_t i = 0; i < messages && l->wrong == 0; i++) {
@@ -633,13 +537,12 @@ static void command_paced(struct load *l)
     while (l->delivered < expected(l) && l->wrong == 0 && turn(l, (int64_t)PATIENCE_MS * 1000000) > 0)
         ;
     cpu_all(o, after);
-    qsort(l->samples_us, l->samples_n, sizeof(uint32_t), by_value);
     printf("{\"command\":\"paced\",\"subscribers\":%u,\"rate\":%.1f,\"seconds\":%.1f,", o->subscribers, o->rate,
            o->seconds);
-    if (l->samples_n > 0)
-        printf("\"p50Us\":%u,\"p99Us\":%u,\"p999Us\":%u,\"maxUs\":%u,", l->samples_us[l->samples_n / 2],
-               l->samples_us[l->samples_n * 99 / 100], l->samples_us[l->samples_n * 999 / 1000],
-               l->samples_us[l->samples_n - 1]);
+    if (l->samples.n > 0) {
+        samples_print(&l->samples);
+        printf(",");
+    }
     printf("\"memory\":{\"afterAThird\":%" PRIu64 ",\"last\":%" PRIu64 ",\"most\":%" PRIu64 "},", first, last, most);
     print_cpu(o, before, after, l->sent);
     print_end(l, true);
@@ -649,10 +552,10 @@ static void command_idle(struct load *l)
 {
     const struct options *o = l->o;
     int64_t each[PIDS_MAX] = {0};
-    settle(o, 0, each);
+    settle_all(o, 0, each);
     const uint64_t before = memory(o->pids[0]);
     open_subscribers(l);
-    settle(o, o->settle_ms, each);
+    settle_all(o, o->settle_ms, each);
     const uint64_t after = memory(o->pids[0]);
     for (unsigned i = 0; i < o->subscribers; i++) { /* is everybody still there? */
         send_text(l->subscribers[i].fd, "{\"type\":\"ping\"}");
@@ -664,17 +567,7 @@ static void command_idle(struct load *l)
            ((double)after - (double)before) / o->subscribers);
 }
 
-/* --- the command line ---------------------------------------------------------------------------------------------
- */
-
-static uint64_t number(const char *text)
-{
-    char *end;
-    uint64_t value = strtoull(text, &end, 10);
-    if (end == text || *end != '\0')
-        die("not a number: %s", text);
-    return value;
-}
+/* --- the command line --------------------------------------------------------------------------------------------- */
 
 static void parse(int argc, char **argv, struct options *o)
 {
@@ -695,30 +588,30 @@ static void parse(int argc, char **argv, struct options *o)
     for (int opt; (opt = getopt_long(argc, argv, "", known, NULL)) != -1;) {
         switch (opt) {
         case 'p':
-            o->port = (unsigned)number(optarg);
+            o->port = (unsigned)read_number(optarg);
             break;
         case 'i':
             if (o->pids_n == PIDS_MAX)
                 die("too many processes");
-            o->pids[o->pids_n++] = (int)number(optarg);
+            o->pids[o->pids_n++] = (int)read_number(optarg);
             break;
         case 'S':
-            o->subscribers = (unsigned)number(optarg);
+            o->subscribers = (unsigned)read_number(optarg);
             break;
         case 'm':
-            o->messages = number(optarg);
+            o->messages = read_number(optarg);
             break;
         case 'w':
-            o->window = (unsigned)number(optarg);
+            o->window = (unsigned)read_number(optarg);
             break;
         case 't':
-            o->settle_ms = (unsigned)number(optarg);
+            o->settle_ms = (unsigned)read_number(optarg);
             break;
         case 'r':
-            o->records = number(optarg);
+            o->records = read_number(optarg);
             break;
         case 's':
-            o->seed = number(optarg);
+            o->seed = read_number(optarg);
             break;
         case 'R':
             o->rate = strtod(optarg, NULL);
