@@ -2,20 +2,8 @@
 /* A request under /sync from its bytes: "METHOD PATH", a line for each query parameter, an empty line, the body, all as
  * they are once the %xx are resolved. What is accepted as a write must be a client message; what is read must stay JSON
  * and lose no more than was asked for; chunks must give the same however they are cut. */
+#include "fuzz.h"
 #include "query.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                                            \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (0)
 
 enum { ARGS_MAX = 128 };
 
@@ -25,20 +13,10 @@ struct input {
     size_t args_n;
 };
 
-static struct mqsync_slice take_line(struct mqsync_slice *rest)
-{
-    const char *end = rest->n ? memchr(rest->p, '\n', rest->n) : NULL;
-    size_t n = end ? (size_t)(end - rest->p) : rest->n, skip = n + (end ? 1 : 0);
-    struct mqsync_slice line = {rest->p, n};
-
-    *rest = (struct mqsync_slice){rest->p + skip, rest->n - skip};
-    return line;
-}
-
 static void read_input(struct mqsync_slice text, struct input *ret)
 {
     static const char *const names[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"};
-    struct mqsync_slice line = take_line(&text);
+    struct mqsync_slice line = take_until(&text, '\n');
     const char *space = line.n ? memchr(line.p, ' ', line.n) : NULL;
     size_t n = space ? (size_t)(space - line.p) : 0;
 
@@ -48,15 +26,9 @@ static void read_input(struct mqsync_slice text, struct input *ret)
             ret->method = (enum mqsync_http_method)i;
     ret->path = space ? (struct mqsync_slice){space + 1, line.n - n - 1} : line;
     ret->args_n = 0;
-    while (text.n && ret->args_n < ARGS_MAX && (line = take_line(&text)).n)
+    while (text.n && ret->args_n < ARGS_MAX && (line = take_until(&text, '\n')).n)
         ret->args[ret->args_n++] = line;
     ret->body = text;
-}
-
-static bool is_object(struct mqsync_slice text)
-{
-    struct mqsync_json_info info;
-    return mqsync_json_check(text, &info, NULL) == MQSYNC_OK && info.type == MQSYNC_JSON_OBJECT;
 }
 
 static uint64_t count_members(struct mqsync_slice object)

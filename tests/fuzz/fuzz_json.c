@@ -3,30 +3,19 @@
  * (it takes more, loses digits and ends strings at U+0000, so nothing is asked of it in the other direction).
  *
  * An input is one text, or two with a zero byte between them for the functions that take two. */
-#include "json.h"
-
 #include <cjson/cJSON.h>
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define REQUIRE(condition)                                                                                             \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                                            \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (0)
+#include "fuzz.h"
+#include "json.h"
 
 static bool accepted(struct mqsync_slice text, struct mqsync_json_info *ret_info)
 {
     struct mqsync_error error = {.code = MQSYNC_OK};
     enum mqsync_code code = mqsync_json_check(text, ret_info, &error);
 
-    REQUIRE(code == MQSYNC_OK || code == MQSYNC_INVALID_MESSAGE);
-    REQUIRE(error.code == code);
+    CHECK(code == MQSYNC_OK || code == MQSYNC_INVALID_MESSAGE);
+    CHECK(error.code == code);
     return code == MQSYNC_OK;
 }
 
@@ -54,7 +43,7 @@ static double to_double(struct mqsync_slice number)
 {
     char digits[64];
 
-    REQUIRE(number.n < sizeof(digits));
+    CHECK(number.n < sizeof(digits));
     memcpy(digits, number.p, number.n);
     digits[number.n] = '\0';
     return strtod(digits, NULL);
@@ -65,31 +54,31 @@ static void same_string(struct mqsync_slice quoted, const char *theirs, struct m
     mqsync_buf_clear(scratch);
     mqsync_json_unescape(scratch, quoted);
     size_t n = strlen(theirs);
-    REQUIRE(n <= scratch->n && memcmp(scratch->p, theirs, n) == 0);
-    REQUIRE(n == scratch->n || scratch->p[n] == '\0');
+    CHECK(n <= scratch->n && memcmp(scratch->p, theirs, n) == 0);
+    CHECK(n == scratch->n || scratch->p[n] == '\0');
 }
 
 static void same_scalar(struct mqsync_slice value, const cJSON *theirs, struct mqsync_buf *scratch)
 {
     switch (mqsync_json_typeof(value)) {
     case MQSYNC_JSON_NULL:
-        REQUIRE(cJSON_IsNull(theirs));
+        CHECK(cJSON_IsNull(theirs));
         break;
     case MQSYNC_JSON_FALSE:
-        REQUIRE(cJSON_IsFalse(theirs));
+        CHECK(cJSON_IsFalse(theirs));
         break;
     case MQSYNC_JSON_TRUE:
-        REQUIRE(cJSON_IsTrue(theirs));
+        CHECK(cJSON_IsTrue(theirs));
         break;
     case MQSYNC_JSON_NUMBER:
-        REQUIRE(cJSON_IsNumber(theirs) && to_double(value) == theirs->valuedouble);
+        CHECK(cJSON_IsNumber(theirs) && to_double(value) == theirs->valuedouble);
         break;
     case MQSYNC_JSON_STRING:
-        REQUIRE(cJSON_IsString(theirs));
+        CHECK(cJSON_IsString(theirs));
         same_string(value, theirs->valuestring, scratch);
         break;
     default:
-        REQUIRE(!"a scalar");
+        CHECK(!"a scalar");
     }
 }
 
@@ -102,21 +91,21 @@ static void same_tree(struct mqsync_slice value, const cJSON *theirs, struct mqs
 
     if (type == MQSYNC_JSON_OBJECT) {
         struct mqsync_json_iter it = mqsync_json_members(value);
-        REQUIRE(cJSON_IsObject(theirs));
+        CHECK(cJSON_IsObject(theirs));
         for (; mqsync_json_next_member(&it, &key, &inner); child = child->next) {
-            REQUIRE(child);
+            CHECK(child);
             same_string((struct mqsync_slice){key.p - 1, key.n + 2}, child->string, scratch);
             same_tree(inner, child, scratch);
         }
-        REQUIRE(!child);
+        CHECK(!child);
     } else if (type == MQSYNC_JSON_ARRAY) {
         struct mqsync_json_iter it = mqsync_json_elements(value);
-        REQUIRE(cJSON_IsArray(theirs));
+        CHECK(cJSON_IsArray(theirs));
         for (; mqsync_json_next_element(&it, &inner); child = child->next) {
-            REQUIRE(child);
+            CHECK(child);
             same_tree(inner, child, scratch);
         }
-        REQUIRE(!child);
+        CHECK(!child);
     } else {
         same_scalar(value, theirs, scratch);
     }
@@ -139,9 +128,9 @@ static void against_cjson(struct mqsync_slice text)
     const char *end = NULL;
     struct mqsync_buf scratch = {0};
     cJSON *theirs = cJSON_ParseWithLengthOpts(text.p, text.n, &end, false);
-    REQUIRE(theirs);
+    CHECK(theirs);
     for (; end < text.p + text.n; end++)
-        REQUIRE(strchr(" \t\r\n", *end) && *end);
+        CHECK(strchr(" \t\r\n", *end) && *end);
     same_tree(trimmed(text), theirs, &scratch);
     cJSON_Delete(theirs);
     mqsync_buf_free(&scratch);
@@ -156,12 +145,12 @@ static void minified(struct mqsync_slice text, bool spaced)
 
     mqsync_json_minify(&once, text);
     struct mqsync_slice small = mqsync_buf_slice(&once);
-    REQUIRE(accepted(small, &info) && !info.spaced && info.type == mqsync_json_typeof(text));
-    REQUIRE(spaced == !mqsync_slice_equal(small, text));
+    CHECK(accepted(small, &info) && !info.spaced && info.type == mqsync_json_typeof(text));
+    CHECK(spaced == !mqsync_slice_equal(small, text));
     mqsync_json_minify(&twice, small);
-    REQUIRE(mqsync_slice_equal(small, mqsync_buf_slice(&twice)));
-    REQUIRE(mqsync_json_equal(text, small) && mqsync_json_equal(small, text));
-    REQUIRE(mqsync_json_hash(text) == mqsync_json_hash(small));
+    CHECK(mqsync_slice_equal(small, mqsync_buf_slice(&twice)));
+    CHECK(mqsync_json_equal(text, small) && mqsync_json_equal(small, text));
+    CHECK(mqsync_json_hash(text) == mqsync_json_hash(small));
     mqsync_buf_free(&once);
     mqsync_buf_free(&twice);
 }
@@ -173,8 +162,8 @@ static void quoted_again(struct mqsync_slice string)
     mqsync_json_unescape(&plain, string);
     mqsync_json_add_string(&quoted, mqsync_buf_slice(&plain));
     struct mqsync_slice again = mqsync_buf_slice(&quoted);
-    REQUIRE(accepted(again, NULL));
-    REQUIRE(mqsync_json_equal(string, again) && mqsync_json_hash(string) == mqsync_json_hash(again));
+    CHECK(accepted(again, NULL));
+    CHECK(mqsync_json_equal(string, again) && mqsync_json_hash(string) == mqsync_json_hash(again));
     mqsync_buf_free(&plain);
     mqsync_buf_free(&quoted);
 }
@@ -189,7 +178,7 @@ static void members_found(struct mqsync_slice object)
     for (int i = 0; i < 100 && mqsync_json_next_member(&it, &key, &value); i++) {
         mqsync_buf_clear(&name);
         mqsync_json_unescape(&name, (struct mqsync_slice){key.p - 1, key.n + 2});
-        REQUIRE(mqsync_json_find(object, mqsync_buf_slice(&name), &found) && found.p == value.p && found.n == value.n);
+        CHECK(mqsync_json_find(object, mqsync_buf_slice(&name), &found) && found.p == value.p && found.n == value.n);
     }
     mqsync_buf_free(&name);
 }
@@ -200,7 +189,7 @@ static void one_text(struct mqsync_slice text)
 
     if (!accepted(text, &info))
         return;
-    REQUIRE(info.type == mqsync_json_typeof(text));
+    CHECK(info.type == mqsync_json_typeof(text));
     against_cjson(text);
     minified(text, info.spaced);
     if (info.type == MQSYNC_JSON_STRING)
@@ -247,26 +236,26 @@ static void applied(struct mqsync_slice base, struct mqsync_slice delta, struct 
     mqsync_buf_clear(out);
     mqsync_json_apply_delta(out, base, delta);
     struct mqsync_slice result = mqsync_buf_slice(out);
-    REQUIRE(!out->failed && accepted(result, &info) && info.type == MQSYNC_JSON_OBJECT && !info.spaced);
+    CHECK(!out->failed && accepted(result, &info) && info.type == MQSYNC_JSON_OBJECT && !info.spaced);
 
     size_t members = 0;
     struct mqsync_json_iter it = mqsync_json_members(delta);
     while (mqsync_json_next_member(&it, &key, &value)) {
         members += !is_null(value);
-        REQUIRE(find_raw(result, key, &other) == !is_null(value));
-        REQUIRE(is_null(value) || mqsync_json_equal(value, other));
+        CHECK(find_raw(result, key, &other) == !is_null(value));
+        CHECK(is_null(value) || mqsync_json_equal(value, other));
     }
     it = mqsync_json_members(base);
     while (mqsync_json_next_member(&it, &key, &value)) {
         if (find_raw(delta, key, &other))
             continue;
         members++;
-        REQUIRE(find_raw(result, key, &other) && mqsync_json_equal(value, other));
+        CHECK(find_raw(result, key, &other) && mqsync_json_equal(value, other));
     }
     it = mqsync_json_members(result);
     while (mqsync_json_next_member(&it, &key, &value))
         members--;
-    REQUIRE(members == 0);
+    CHECK(members == 0);
 }
 
 static void two_objects(struct mqsync_slice from, struct mqsync_slice to)
@@ -275,18 +264,18 @@ static void two_objects(struct mqsync_slice from, struct mqsync_slice to)
 
     applied(from, to, &result);
     applied(mqsync_buf_slice(&result), to, &again);
-    REQUIRE(mqsync_slice_equal(mqsync_buf_slice(&result), mqsync_buf_slice(&again)));
+    CHECK(mqsync_slice_equal(mqsync_buf_slice(&result), mqsync_buf_slice(&again)));
     applied((struct mqsync_slice){NULL, 0}, to, &again);
 
     for (int full = 0; full < 2; full++) {
         mqsync_buf_clear(&delta);
         mqsync_json_diff(&delta, from, to, full);
-        REQUIRE(!delta.failed && accepted(mqsync_buf_slice(&delta), NULL));
+        CHECK(!delta.failed && accepted(mqsync_buf_slice(&delta), NULL));
         applied(from, mqsync_buf_slice(&delta), &result);
         if (delta_can(from, to, full))
-            REQUIRE(mqsync_json_equal(mqsync_buf_slice(&result), to));
+            CHECK(mqsync_json_equal(mqsync_buf_slice(&result), to));
         if (!full)
-            REQUIRE((delta.n == 2) == mqsync_json_equal(from, to));
+            CHECK((delta.n == 2) == mqsync_json_equal(from, to));
     }
     mqsync_buf_free(&result);
     mqsync_buf_free(&again);
@@ -297,15 +286,15 @@ static void two_numbers(struct mqsync_slice a, struct mqsync_slice b)
 {
     int order = mqsync_json_number_compare(a, b), reverse = mqsync_json_number_compare(b, a);
 
-    REQUIRE((order > 0) == (reverse < 0) && (order < 0) == (reverse > 0));
-    REQUIRE((order == 0) == mqsync_json_equal(a, b));
+    CHECK((order > 0) == (reverse < 0) && (order < 0) == (reverse > 0));
+    CHECK((order == 0) == mqsync_json_equal(a, b));
     if (a.n > 60 || b.n > 60)
         return;
     double x = to_double(a), y = to_double(b);
     if (x < y)
-        REQUIRE(order < 0);
+        CHECK(order < 0);
     if (x > y)
-        REQUIRE(order > 0);
+        CHECK(order > 0);
 }
 
 static bool has_infinity(const cJSON *value)
@@ -324,7 +313,7 @@ static void equal_for_cjson(struct mqsync_slice a, struct mqsync_slice b)
         return;
     cJSON *x = cJSON_ParseWithLength(a.p, a.n), *y = cJSON_ParseWithLength(b.p, b.n);
     if (!has_infinity(x))
-        REQUIRE(cJSON_Compare(x, y, true));
+        CHECK(cJSON_Compare(x, y, true));
     cJSON_Delete(x);
     cJSON_Delete(y);
 }
@@ -336,13 +325,13 @@ static void two_texts(struct mqsync_slice a, struct mqsync_slice b)
     if (!accepted(a, &info_a) || !accepted(b, &info_b))
         return;
     bool equal = mqsync_json_equal(a, b);
-    REQUIRE(equal == mqsync_json_equal(b, a));
+    CHECK(equal == mqsync_json_equal(b, a));
     if (equal) {
-        REQUIRE(info_a.type == info_b.type && mqsync_json_hash(a) == mqsync_json_hash(b));
+        CHECK(info_a.type == info_b.type && mqsync_json_hash(a) == mqsync_json_hash(b));
         equal_for_cjson(a, b);
     } else {
         /* 64 bits of a secret hash: a collision would be a finding */
-        REQUIRE(mqsync_json_hash(a) != mqsync_json_hash(b));
+        CHECK(mqsync_json_hash(a) != mqsync_json_hash(b));
     }
     if (info_a.type == MQSYNC_JSON_OBJECT && info_b.type == MQSYNC_JSON_OBJECT)
         two_objects(a, b);

@@ -2,21 +2,10 @@
 /* A client message from the bytes to its event and back: what is accepted, encoded as an event, must decode to the same
  * fields and data, and to what cJSON reads where cJSON can follow. The encoders must give JSON whatever they are given.
  */
-#include "message.h"
-
 #include <cjson/cJSON.h>
-#include <stdio.h>
-#include <stdlib.h>
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                                            \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (0)
+#include "fuzz.h"
+#include "message.h"
 
 static const struct mqsync_slice nothing = {NULL, 0};
 

@@ -2,20 +2,8 @@
 /* Stored records: what decode takes, encode writes again to the byte, and the head is the same by itself. The input is
  * a stored record; with a first byte other than the formats', the rest of it patched into a sound one, with as many
  * former owners as that byte's remainder by three. */
+#include "fuzz.h"
 #include "record.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                                            \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (0)
 
 static void check_stored(struct mqsync_slice stored)
 {

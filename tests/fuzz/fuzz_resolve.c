@@ -6,21 +6,9 @@
  *   fields of the strategy, by commas
  *   user
  *   mutationId */
+#include "fuzz.h"
 #include "json.h"
 #include "resolve.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                                            \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (0)
 
 enum choice {
     STRATEGY,
@@ -49,27 +37,6 @@ struct input {
     struct mqsync_slice fields[FIELDS_MAX];
     size_t fields_n;
 };
-
-static struct mqsync_slice take_until(struct mqsync_slice *rest, char c)
-{
-    const char *at = rest->n ? memchr(rest->p, c, rest->n) : NULL;
-    struct mqsync_slice part = {rest->p, at ? (size_t)(at - rest->p) : rest->n};
-    size_t taken = part.n + (at != NULL);
-    *rest = (struct mqsync_slice){rest->p + taken, rest->n - taken};
-    return part;
-}
-
-static bool is_object(struct mqsync_slice text)
-{
-    struct mqsync_json_info info;
-    return mqsync_json_check(text, &info, NULL) == MQSYNC_OK && info.type == MQSYNC_JSON_OBJECT;
-}
-
-static bool is_plain_object(struct mqsync_slice text)
-{
-    struct mqsync_json_info info;
-    return mqsync_json_check(text, &info, NULL) == MQSYNC_OK && info.type == MQSYNC_JSON_OBJECT && !info.spaced;
-}
 
 static bool read_input(struct mqsync_slice rest, struct input *ret)
 {

@@ -7,25 +7,15 @@
  *
  * Held to: queues and books that add up after each step; each client sees an event once and in order; and when all has
  * come to rest, each subscriber holds what the broker holds. */
-#include <stdio.h>
-#include <stdlib.h>
 #include <time.h>
 
 #include "bridge.h"
 #include "exchange.h"
+#include "fuzz.h"
 #include "server.h"
 #include "session.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int mqsync_fuzz_clock(clockid_t which, struct timespec *ret);
-
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                                            \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (0)
 
 enum {
     CLIENTS = 6,

@@ -1,24 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Tokens: any bytes, and any claims under a good signature. Nothing but what is signed, names a user and is in force gets
  * in; what is refused leaves nothing behind. */
-#include "token.h"
-
 #include <jwt.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-int mqsync_fuzz_clock(clockid_t which, struct timespec *ret); /* what the library asks; nothing here does */
+#include "fuzz.h"
+#include "token.h"
 
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                                            \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (0)
+int mqsync_fuzz_clock(clockid_t which, struct timespec *ret); /* what the library asks; nothing here does */
 
 enum { NOW_MS = 1700000000 };
 static const char key[] = "thirty-two bytes that are a key.";

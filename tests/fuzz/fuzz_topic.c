@@ -1,20 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Topics against an oracle that splits at every slash and compares whole levels. The input is "ROOT TOPIC"; without a
  * valid root before the first space it is a topic below "sync". */
+#include "fuzz.h"
 #include "topic.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                                            \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (0)
 
 enum { LEVELS_MAX = 80 }; /* a root of 64 bytes has at most 32 */
 
