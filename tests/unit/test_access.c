@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "access.h"
+#include "unit.h"
 
 static struct mqsync_config *config;
 
@@ -216,7 +215,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("access");
     TCase *tc = tcase_create("access");
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, who_may_read_and_write);
@@ -224,10 +222,5 @@ int main(void)
     tcase_add_test(tc, whom_data_names);
     tcase_add_test(tc, what_an_owner_is_shown);
     tcase_add_test(tc, the_oldest_former_owner_is_forgotten);
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_tests("access", tc);
 }

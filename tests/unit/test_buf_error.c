@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "buf.h"
 #include "error.h"
-
-#include <check.h>
-#include <stdlib.h>
+#include "unit.h"
 
 START_TEST(adds)
 {
@@ -131,11 +129,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("buf and error");
     TCase *tests = tcase_create("buf and error");
-    SRunner *runner = srunner_create(suite);
 
-    suite_add_tcase(suite, tests);
     tcase_add_test(tests, adds);
     tcase_add_test(tests, grows);
     tcase_add_test(tests, reserve_nothing);
@@ -144,9 +139,5 @@ int main(void)
     tcase_add_test(tests, fails);
     tcase_add_test(tests, tames_control_characters);
     tcase_add_loop_test(tests, cut_at_a_character, 0, 32);
-
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_tests("buf and error", tests);
 }

@@ -2,11 +2,10 @@
 /* schemas/config/good, bad and unreadable hold files that the schema's test reads too, so that reader and schema agree.
  */
 #include "config.h"
+#include "unit.h"
 
-#include <check.h>
 #include <dirent.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #define FILES "schemas/config/"
@@ -380,7 +379,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("config");
     TCase *tc = tcase_create("config");
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, good_files);
@@ -397,10 +395,5 @@ int main(void)
     tcase_add_test(tc, error_is_optional);
     tcase_add_test(tc, files_that_cannot_be_read);
     tcase_add_test(tc, large_file);
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_tests("config", tc);
 }

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "json.h"
+#include "unit.h"
 
-#include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <time.h>
 
 #define S(literal) MQSYNC_SLICE(literal)
@@ -908,11 +907,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("json");
     TCase *tests = tcase_create("json");
-    SRunner *runner = srunner_create(suite);
 
-    suite_add_tcase(suite, tests);
     tcase_set_timeout(tests, 120);
     tcase_add_loop_test(tests, takes, 0, COUNT(taken));
     tcase_add_loop_test(tests, takes_no_part, 0, COUNT(taken));
@@ -939,9 +935,5 @@ int main(void)
     tcase_add_loop_test(tests, finds_differences, 0, COUNT(diffs));
     tcase_add_test(tests, many_keys_take_linear_time);
     tcase_add_test(tests, deep_values_take_linear_time);
-
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_tests("json", tests);
 }

@@ -2,9 +2,8 @@
 #include "merge.h"
 #include "decimal.h"
 #include "json.h"
+#include "unit.h"
 
-#include <check.h>
-#include <stdlib.h>
 #include <time.h>
 
 enum { FIELDS_MAX = 4 };
@@ -344,7 +343,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("merge");
     TCase *tests = tcase_create("merge");
     tcase_set_timeout(tests, 120);
     tcase_add_test(tests, merge_arrays);
@@ -357,11 +355,5 @@ int main(void)
     tcase_add_test(tests, many_members);
     tcase_add_test(tests, decimal_sums);
     tcase_add_test(tests, decimal_limits);
-    suite_add_tcase(suite, tests);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_tests("merge", tests);
 }

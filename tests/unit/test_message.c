@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "message.h"
+#include "unit.h"
 
-#include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #define TIME_MS 1795371420123 /* 2026-11-22T18:17:00.123Z */
 #define TIME "2026-11-22T18:17:00.123Z"
@@ -720,7 +719,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("message");
     TCase *tests = tcase_create("message");
     const TTest *const all[] = {
         every_type,
@@ -758,11 +756,5 @@ int main(void)
     tcase_add_checked_fixture(tests, setup, teardown);
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         tcase_add_test(tests, all[i]);
-    suite_add_tcase(suite, tests);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_tests("message", tests);
 }

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "query.h"
-
-#include <check.h>
-#include <stdlib.h>
+#include "unit.h"
 
 static void assert_slice(struct mqsync_slice got, const char *expected)
 {
@@ -210,7 +208,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("query");
     TCase *tests = tcase_create("query");
     tcase_add_test(tests, targets);
     tcase_add_test(tests, since);
@@ -218,11 +215,5 @@ int main(void)
     tcase_add_test(tests, projections);
     tcase_add_test(tests, commands);
     tcase_add_test(tests, chunks);
-    suite_add_tcase(suite, tests);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_tests("query", tests);
 }

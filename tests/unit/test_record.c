@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "record.h"
-
-#include <check.h>
-#include <stdlib.h>
+#include "unit.h"
 
 static uint64_t random_state = 42;
 
@@ -297,7 +295,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("record");
     TCase *tests = tcase_create("record");
     tcase_add_test(tests, comes_back_as_it_was);
     tcase_add_test(tests, is_appended_and_small);
@@ -308,11 +305,5 @@ int main(void)
     tcase_add_test(tests, too_many_former_owners_are_refused);
     tcase_add_test(tests, another_form_of_the_same_is_refused);
     tcase_add_test(tests, a_record_that_cannot_be_read_is_not_written);
-    suite_add_tcase(suite, tests);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_tests("record", tests);
 }

@@ -3,10 +3,9 @@
  * would keep it. test_resolve_model.c does the same with random writes. */
 #include "json.h"
 #include "resolve.h"
+#include "unit.h"
 
-#include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 enum { T0_SECONDS = 1700000000, STEPS_MAX = 12 };
 #define T0 ((int64_t)T0_SECONDS * 1000)
@@ -773,7 +772,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("resolve");
     TCase *tests = tcase_create("resolve");
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, writes);
@@ -791,11 +789,5 @@ int main(void)
     tcase_add_test(tests, long_user_names);
     tcase_add_test(tests, user_and_data_are_told_apart);
     tcase_add_test(tests, strategies_by_name);
-    suite_add_tcase(suite, tests);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_tests("resolve", tests);
 }

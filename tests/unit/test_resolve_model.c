@@ -3,10 +3,9 @@
  * knows data as rows of members, users and mutationIds as they are, and keeps no hash of anything. */
 #include "json.h"
 #include "resolve.h"
+#include "unit.h"
 
-#include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 enum { KEYS_N = 6, NUMBER_KEY = 5, SENT_BEFORE = 24, TEXT_MAX = 512 };
 
@@ -446,15 +445,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("resolve_model");
     TCase *tests = tcase_create("model");
     tcase_set_timeout(tests, 120);
     tcase_add_loop_test(tests, agrees_with_the_model, 0, 12);
-    suite_add_tcase(suite, tests);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_tests("resolve_model", tests);
 }

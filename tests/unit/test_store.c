@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include <check.h>
 #include <ftw.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "store.h"
+#include "unit.h"
 
 static char dir[256];
 static struct mqsync_error error;
@@ -517,7 +516,6 @@ int main(int argc, char **argv)
         options.durability = strcmp(argv[4], "power") == 0 ? MQSYNC_DURABILITY_POWER : MQSYNC_DURABILITY_PROCESS;
         return pump();
     }
-    Suite *suite = suite_create("store");
     TCase *tc = tcase_create("store");
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_set_timeout(tc, 120);
@@ -530,10 +528,5 @@ int main(int argc, char **argv)
     tcase_add_test(tc, a_power_cut_changes_the_epoch);
     tcase_add_test(tc, power_counts_only_while_it_is_kept);
     tcase_add_test(tc, backs_up_and_restores);
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_tests("store", tc);
 }

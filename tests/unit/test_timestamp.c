@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "timestamp.h"
+#include "unit.h"
 
-#include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <time.h>
 
 static struct mqsync_time parsed(const char *text)
@@ -206,11 +205,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("timestamp");
     TCase *tests = tcase_create("timestamp");
-    SRunner *runner = srunner_create(suite);
 
-    suite_add_tcase(suite, tests);
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, parse_exact);
     tcase_add_test(tests, parse_fraction);
@@ -222,9 +218,5 @@ int main(void)
     tcase_add_test(tests, format_clamps);
     tcase_add_test(tests, calendar);
     tcase_add_test(tests, now);
-
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_tests("timestamp", tests);
 }

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "topic.h"
-
-#include <check.h>
-#include <stdlib.h>
+#include "unit.h"
 
 #define CONTROL_C1 "\xC2\x85"
 
@@ -224,7 +222,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("topic");
     TCase *tests = tcase_create("topic");
     tcase_add_test(tests, collection_names);
     tcase_add_test(tests, record_ids);
@@ -234,11 +231,5 @@ int main(void)
     tcase_add_test(tests, what_is_wrong);
     tcase_add_test(tests, op_names);
     tcase_add_test(tests, client_levels);
-    suite_add_tcase(suite, tests);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_tests("topic", tests);
 }
