@@ -3,8 +3,6 @@
 #ifndef MQSYNC_BRIDGE_H
 #define MQSYNC_BRIDGE_H
 
-#include <time.h>
-
 #include "channel.h"
 #include "command.h"
 #include "config.h"
@@ -48,13 +46,6 @@ struct mqsync_bridge {
     /* Used anew by every message, so that none of them allocates. */
     struct mqsync_buf message, answer;
 };
-
-static inline int64_t mqsync_monotonic_us(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
 
 /* What the upstream connection is to call. */
 void mqsync_bridge_handler(struct mqsync_bridge *b, struct mqsync_upstream_handler *ret);

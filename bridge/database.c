@@ -1,18 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "database.h"
 
-#include <time.h>
-
 #include "log.h"
 
 enum { OLD_US = 100000, SHARE = 2, WAIT_MAX_US = 200000 };
-
-static int64_t monotonic_us(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
 
 static void drop_view(struct mqsync_database *d)
 {
@@ -23,7 +14,7 @@ static void drop_view(struct mqsync_database *d)
 static enum mqsync_code open_view(struct mqsync_database *d, struct mqsync_error *ret_error)
 {
     enum mqsync_code code = MQSYNC_OK;
-    int64_t begin = monotonic_us();
+    int64_t begin = mqsync_monotonic_us();
 
     if (!d->reader)
         code = mqsync_reader_open(d->dir, &d->reader, ret_error);
@@ -32,7 +23,7 @@ static enum mqsync_code open_view(struct mqsync_database *d, struct mqsync_error
     if (code != MQSYNC_OK)
         return code;
     d->opened_us = begin;
-    d->cost_us = monotonic_us() - begin;
+    d->cost_us = mqsync_monotonic_us() - begin;
     return MQSYNC_OK;
 }
 

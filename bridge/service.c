@@ -8,8 +8,9 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "timestamp.h"
 
 enum { SOCKETS_MAX = 1024 };
 
@@ -49,12 +50,9 @@ void mqsync_service_notify(const char *state)
 
 void mqsync_service_notify_reloading(void)
 {
-    struct timespec now;
     char state[80];
 
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%" PRId64,
-             (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000);
+    snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%" PRId64, mqsync_monotonic_us());
     mqsync_service_notify(state);
 }
 

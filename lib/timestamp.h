@@ -3,6 +3,8 @@
 #ifndef MQSYNC_TIMESTAMP_H
 #define MQSYNC_TIMESTAMP_H
 
+#include <time.h>
+
 #include "buf.h"
 
 enum mqsync_time_kind {
@@ -28,5 +30,13 @@ void mqsync_time_format(int64_t ms, char out[MQSYNC_TIMESTAMP_LEN]);
 
 /* CLOCK_REALTIME in ms. */
 int64_t mqsync_time_now(void);
+
+/* CLOCK_MONOTONIC in microseconds, for how long something takes. */
+static inline int64_t mqsync_monotonic_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
 
 #endif

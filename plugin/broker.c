@@ -10,10 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "log.h"
+#include "timestamp.h"
 
 enum { ANSWER_WITHIN_MS = 2000 };
 
@@ -21,9 +21,7 @@ enum { ANSWER_WITHIN_MS = 2000 };
 
 static int64_t monotonic_ms(void)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+    return mqsync_monotonic_us() / 1000;
 }
 
 /* Starts `exe -h` with its output going to `out`. Signals are reset: the broker may block or ignore some. */

@@ -3,7 +3,6 @@
 #ifndef MQSYNC_PLUGIN_H
 #define MQSYNC_PLUGIN_H
 
-#include <time.h>
 
 #include "../lib/access.h"
 #include "../lib/config.h"
@@ -74,13 +73,6 @@ struct mqsync_request {
     bool error_has_version;
     uint64_t error_version;
 };
-
-static inline int64_t mqsync_monotonic_us(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
 
 static inline struct mqsync_slice mqsync_plugin_root(const struct mqsync_plugin *p)
 {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "progress.h"
+#include "timestamp.h"
 
 #define REDRAW_MS 100
 #define BAR_MAX 40
@@ -14,9 +14,7 @@
 
 static int64_t now_ms(void)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+    return mqsync_monotonic_us() / 1000;
 }
 
 const char *mqsync_bytes_text(uint64_t bytes, char out[MQSYNC_BYTES_TEXT])
