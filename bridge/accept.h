@@ -26,8 +26,9 @@ struct mqsync_peer {
 /* Opens the sockets; nobody is let in yet. */
 enum mqsync_code mqsync_acceptor_open(struct mqsync_bridge *b, struct mqsync_acceptor **ret,
                                       struct mqsync_error *ret_error);
-/* Lets clients in for vhost, which must know MQSYNC_ACCEPT_PROTOCOL, from the moment on at which the broker has answered,
- * or a second later without it: who comes while the bridge starts anew had rather wait than be refused. */
+/* Lets clients in for vhost, which must know MQSYNC_ACCEPT_PROTOCOL, from the moment on at which the broker has
+ * answered, or a second later without it: who comes while the bridge starts anew had rather wait than be refused.
+ * False: libwebsockets will not. */
 bool mqsync_acceptor_start(struct mqsync_acceptor *a, struct lws_vhost *vhost);
 /* Lets nobody in any more. */
 void mqsync_acceptor_stop(struct mqsync_acceptor *a);

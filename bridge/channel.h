@@ -30,9 +30,9 @@ struct mqsync_channels {
 
 /* Finds or makes; one more reference. NULL: out of memory. */
 struct mqsync_channel *mqsync_channel_enter(struct mqsync_bridge *b, struct mqsync_slice name);
-void mqsync_channel_leave(struct mqsync_bridge *b, struct mqsync_channel *c);
+void mqsync_channel_leave(struct mqsync_bridge *b, struct mqsync_channel *c); /* the last one out frees it */
 
-/* The feed of a subscription gets the channel's events from now on, or no more. */
+/* The feed of a subscription gets the channel's events from now on (false: out of memory), or no more. */
 bool mqsync_channel_add(struct mqsync_channel *c, struct mqsync_feed *f);
 void mqsync_channel_remove(struct mqsync_channel *c, struct mqsync_feed *f);
 

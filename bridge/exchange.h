@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* An HTTP request and its answer on the socket: heads, bodies as they come, answers as the peer takes them. Besides
- * server.c the only file that knows libwebsockets. */
+/* An HTTP request and its answer on the socket: heads, bodies as they come, answers as the peer takes them. Knows
+ * libwebsockets. */
 #ifndef MQSYNC_BRIDGE_EXCHANGE_H
 #define MQSYNC_BRIDGE_EXCHANGE_H
 

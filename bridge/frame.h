@@ -10,9 +10,8 @@ enum { MQSYNC_FRAME_ROOM = 16 }; /* bytes before the text, where its WebSocket h
 struct mqsync_frame {
     unsigned references;
     uint32_t n;
-    uint64_t
-        channel;  /* id of the collection's, of an event: may be dropped and made up for by a sync; 0: anything else */
-    uint64_t seq; /* of an event */
+    uint64_t channel; /* id of the event's: it may be dropped and made up for by a sync; 0: it is no event */
+    uint64_t seq;     /* of an event */
     unsigned char room[MQSYNC_FRAME_ROOM];
     unsigned char text[];
 };

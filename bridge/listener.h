@@ -14,6 +14,7 @@ struct mqsync_listener {
     bool inherited; /* from the service manager: bridge.listen is not used */
 };
 
+/* SERVER_ERROR names the address and what is wrong with it. */
 enum mqsync_code mqsync_listener_open(const struct mqsync_config *config, struct mqsync_listener *ret,
                                       struct mqsync_error *ret_error);
 void mqsync_listener_close(struct mqsync_listener *l);

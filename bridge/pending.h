@@ -31,6 +31,7 @@ static inline bool mqsync_pending_idle(const struct mqsync_pending *p)
     return p->free_n + p->refused_n == MQSYNC_PENDING_MAX;
 }
 
+/* False: out of memory, or no random number was to be had; close it all the same. */
 bool mqsync_pending_open(struct mqsync_pending *p);
 void mqsync_pending_close(struct mqsync_pending *p);
 

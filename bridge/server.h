@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Sockets and the event loop: with tunnel.h and accept.h, the only door to libwebsockets. */
+/* The port and the event loop: libwebsockets set up, run and closed. */
 #ifndef MQSYNC_BRIDGE_SERVER_H
 #define MQSYNC_BRIDGE_SERVER_H
 
@@ -9,6 +9,7 @@ struct lws;
 struct mqsync_server;
 struct mqsync_socket; /* of one WebSocket connection */
 
+/* Opens the port and the loop, and says so to the service manager. The bridge must outlive it. */
 enum mqsync_code mqsync_server_open(struct mqsync_bridge *b, struct mqsync_server **ret,
                                     struct mqsync_error *ret_error);
 void mqsync_server_close(struct mqsync_server *s); /* NULL is fine */

@@ -82,10 +82,18 @@ void mqsync_session_end(struct mqsync_session *s, uint16_t code, const char *rea
     mqsync_socket_wake(s->socket);
 }
 
+static struct mqsync_feed *subscription_by_channel(const struct mqsync_session *s, uint64_t channel_id)
+{
+    for (struct mqsync_feed *f = s->feeds; f; f = f->next)
+        if (f->subscription && f->channel->id == channel_id)
+            return f;
+    return NULL;
+}
+
 static void dropped(void *context, const struct mqsync_frame *f)
 {
     struct mqsync_session *s = context;
-    struct mqsync_feed *feed = mqsync_session_feed(s, f->channel);
+    struct mqsync_feed *feed = subscription_by_channel(s, f->channel);
 
     if (feed)
         mqsync_feed_unsent(s->bridge, feed, f->seq);
@@ -330,14 +338,6 @@ static struct mqsync_feed *subscription_to(const struct mqsync_session *s, struc
 {
     for (struct mqsync_feed *f = s->feeds; f; f = f->next)
         if (f->subscription && mqsync_slice_equal(mqsync_slice_str(f->channel->name), collection))
-            return f;
-    return NULL;
-}
-
-struct mqsync_feed *mqsync_session_feed(const struct mqsync_session *s, uint64_t channel_id)
-{
-    for (struct mqsync_feed *f = s->feeds; f; f = f->next)
-        if (f->subscription && f->channel->id == channel_id)
             return f;
     return NULL;
 }

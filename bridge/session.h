@@ -74,8 +74,6 @@ void mqsync_session_end(struct mqsync_session *s, uint16_t code, const char *rea
 struct mqsync_session *mqsync_session_find(struct mqsync_bridge *b, uint64_t handle);
 /* Closes one of its feeds. */
 void mqsync_session_drop_feed(struct mqsync_session *s, struct mqsync_feed *f);
-/* Its subscription; NULL: none. */
-struct mqsync_feed *mqsync_session_feed(const struct mqsync_session *s, uint64_t channel_id);
 
 static inline struct mqsync_slice mqsync_session_user(const struct mqsync_session *s)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* A connection to the broker as a stream of bytes, for what the bridge passes on unread: TCP, or TLS on top of it.
- * Never blocks; who waits for the descriptor is the caller's business. The only file that knows OpenSSL. */
+ * Never blocks; who waits for the descriptor is the caller's business. Knows OpenSSL. */
 #ifndef MQSYNC_BRIDGE_STREAM_H
 #define MQSYNC_BRIDGE_STREAM_H
 

@@ -18,7 +18,8 @@ void mqsync_tls_close(struct mqsync_tls *t); /* NULL is fine */
 enum mqsync_code mqsync_tls_load(struct mqsync_tls *t, const char *cert_file, const char *key_file,
                                  char ret_until[static 16], struct mqsync_error *ret_error);
 
-/* Makes a server's SSL_CTX show the certificate, and speak TLS 1.2 at least. t must outlive it. */
+/* Makes a server's SSL_CTX show the certificate, and speak TLS 1.2 at least. t must outlive it. False: OpenSSL will
+ * not. */
 bool mqsync_tls_attach(struct mqsync_tls *t, void *ssl_ctx);
 
 #endif

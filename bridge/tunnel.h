@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* MQTT over WebSockets: the bytes of a client's binary frames to a connection of its own to the broker, and back. Reads
- * no MQTT. Beside server.c the only file that knows libwebsockets. */
+ * no MQTT. Knows libwebsockets. */
 #ifndef MQSYNC_BRIDGE_TUNNEL_H
 #define MQSYNC_BRIDGE_TUNNEL_H
 

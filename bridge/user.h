@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What is counted for each user over all its connections and requests: CONTRACT section 6, limits. */
+/* What is counted for each user over all its connections and requests: connectionsPerUser and messagesPerMinute. */
 #ifndef MQSYNC_BRIDGE_USER_H
 #define MQSYNC_BRIDGE_USER_H
 

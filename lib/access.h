@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Who may read and write a collection: the `read`, `write` and `owner` rules of the configuration (CONTRACT section 6),
- * the same for every way in. Pure functions of a rule and a user. */
+/* Who may read and write a collection: the `read`, `write` and `owner` rules of the configuration
+ * (docs/security.md, "Rules"), the same for every way in. Pure functions of a rule and a user. */
 #ifndef MQSYNC_ACCESS_H
 #define MQSYNC_ACCESS_H
 
@@ -19,8 +19,7 @@ enum mqsync_right {
 };
 
 /* What the identity may do: reading with write false, changing with write true. An anonymous user is nobody's owner,
- * and is listed by
- * "*" alone. */
+ * and is listed by "*" alone. */
 enum mqsync_right mqsync_access(const struct mqsync_collection_config *c, bool write,
                                 const struct mqsync_identity *who);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The configuration file of plugin, bridge and mqsyncctl (CONTRACT section 6). Immutable once loaded. */
+/* The configuration file of plugin, bridge and mqsyncctl (docs/man/mqsync.json.5). Immutable once loaded. */
 #ifndef MQSYNC_CONFIG_H
 #define MQSYNC_CONFIG_H
 
@@ -50,7 +50,7 @@ struct mqsync_config {
         char **allowed_origins;
         size_t allowed_origins_n;
         char *tls_cert_file, *tls_key_file; /* NULL: no TLS */
-        bool mqtt; /* whether /mqtt is served */
+        bool mqtt;                          /* whether /mqtt is served */
         unsigned max_connections;
         char **trusted_proxies; /* "unix", ADDRESS, or ADDRESS/BITS */
         size_t trusted_proxies_n;
@@ -59,17 +59,22 @@ struct mqsync_config {
     size_t trusted_users_n;
 };
 
-/* Reads and checks a file (NULL: defaults, every collection). On failure returns MQSYNC_SERVER_ERROR and says in *ret_error which file, which key (a
- * path such as collections.notes.conflict.strategy) and what is allowed there; an unknown key is a failure. */
+/* Reads and checks a file (NULL: defaults, every collection). On failure returns MQSYNC_SERVER_ERROR and says in
+ * *ret_error which file, which key (a path such as collections.notes.conflict.strategy) and what is allowed there; an
+ * unknown key is a failure. */
 enum mqsync_code mqsync_config_load(const char *path, struct mqsync_config **ret, struct mqsync_error *ret_error);
-/* The same from a text in memory; file is what errors call it and what becomes the path (NULL: "configuration", no path). */
+/* The same from a text in memory; file is what errors call it and what becomes the path (NULL: "configuration", no
+ * path). */
 enum mqsync_code mqsync_config_parse(struct mqsync_slice text, const char *file, struct mqsync_config **ret,
                                      struct mqsync_error *ret_error);
 void mqsync_config_free(struct mqsync_config *c); /* NULL is fine */
 
-/* The named collection's settings, those of "*" if it is not named, NULL if there is no "*" either. Hashed or sorted: fast with thousands. */
-const struct mqsync_collection_config *mqsync_config_collection(const struct mqsync_config *c, struct mqsync_slice name);
+/* The named collection's settings, those of "*" if it is not named, NULL if there is no "*" either. Fast with
+ * thousands. */
+const struct mqsync_collection_config *mqsync_config_collection(const struct mqsync_config *c,
+                                                                struct mqsync_slice name);
 
-bool mqsync_config_trusted(const struct mqsync_config *c, const char *mqtt_username /* may be NULL */);
+/* Whether trustedUsers has the MQTT user name, which may be NULL: that is nobody. */
+bool mqsync_config_trusted(const struct mqsync_config *c, const char *mqtt_username);
 
 #endif

@@ -25,7 +25,8 @@ struct mqsync_error {
 const char *mqsync_code_name(enum mqsync_code code);
 
 /* Fills *e (may be NULL) printf-style, cutting the text to fit at a UTF-8 boundary. */
-void mqsync_error_set(struct mqsync_error *e, enum mqsync_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void mqsync_error_set(struct mqsync_error *e, enum mqsync_code code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* Puts ? for each byte of a control character (up to U+001F, U+007F to U+009F), for a line of a log or a terminal. */
 void mqsync_text_tame(char *text);
@@ -35,8 +36,8 @@ static inline enum mqsync_code mqsync_error_code(enum mqsync_code code)
     return code;
 }
 
-/* The same, and has the code as its value, so that a function can `return mqsync_fail(e, ...)`. A macro, so that whoever
- * analyses one source file sees that this is the code and not MQSYNC_OK. */
+/* The same, and has the code as its value, so that a function can `return mqsync_fail(e, ...)`. A macro, so that
+ * whoever analyses one source file sees that this is the code and not MQSYNC_OK. */
 #define mqsync_fail(e, code, ...) (mqsync_error_set((e), (code), __VA_ARGS__), mqsync_error_code(code))
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The merging strategies of a conflict (CONTRACT section 3): two objects become one. */
+/* The merging strategies of a conflict (docs/protocol.md, "Strategies"): two objects become one. */
 #ifndef MQSYNC_MERGE_H
 #define MQSYNC_MERGE_H
 

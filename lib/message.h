@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The protocol's messages (CONTRACT section 3), to and from JSON. */
+/* The protocol's messages (docs/protocol.md), to and from JSON. */
 #ifndef MQSYNC_MESSAGE_H
 #define MQSYNC_MESSAGE_H
 
@@ -34,11 +34,11 @@ struct mqsync_message {
     bool full_updates; /* metadata.updates is "full" */
 };
 
-/* Decodes one client message. default_collection (from the topic or path; may be empty) stands in for a missing collection;
- * when both are there and differ it is INVALID_MESSAGE. Checks everything that does not need the store: types of fields,
- * names, which fields the type requires and that a number is one. Unknown fields are ignored; a documented field with a
- * wrong type is an error that names the field, what was expected and what was found. A timestamp that cannot be parsed is an
- * error. mutationId: a string of 1 to 128 bytes.
+/* Decodes one client message. default_collection (from the topic or path; may be empty) stands in for a missing
+ * collection; when both are there and differ it is INVALID_MESSAGE. Checks everything that does not need the store:
+ * types of fields, names, which fields the type requires and that a number is one. Unknown fields are ignored; a
+ * documented field with a wrong type is an error that names the field, what was expected and what was found. A
+ * timestamp that cannot be parsed is an error. mutationId: a string of 1 to 128 bytes.
  *
  * Slices of *ret point into json or into scratch (cleared first); both must outlive it. On failure *ret's collection,
  * record_id and mutation_id are filled as far as they were understood, so that the error can be addressed. */
@@ -46,12 +46,12 @@ enum mqsync_code mqsync_message_decode(struct mqsync_slice json, struct mqsync_s
                                        struct mqsync_buf *scratch, struct mqsync_message *ret,
                                        struct mqsync_error *ret_error);
 
-/* Checks the bare data object of a short-form insert or update, as mqsync_message_decode does for `data`. *ret points into
- * payload when that is minified already, else into scratch. */
+/* Checks the bare data object of a short-form insert or update, as mqsync_message_decode does for `data`. *ret points
+ * into payload when that is minified already, else into scratch. */
 enum mqsync_code mqsync_data_decode(struct mqsync_slice payload, struct mqsync_buf *scratch, struct mqsync_slice *ret,
                                     struct mqsync_error *ret_error);
 
-/* --- to JSON: each appends one whole message ----------------------------------------------------------------------- */
+/* --- to JSON: each appends one whole message ---------------------------------------------------------------------- */
 
 struct mqsync_event {
     enum mqsync_op op;
@@ -72,23 +72,25 @@ bool mqsync_event_seq(struct mqsync_slice event, uint64_t *ret);
 void mqsync_ack_encode(struct mqsync_buf *out, struct mqsync_slice collection, struct mqsync_slice record_id,
                        struct mqsync_slice mutation_id, uint64_t version, uint64_t seq, bool conflict);
 
-/* {"type":"error","error","code","metadata":{...}}: of collection, record_id, mutation_id the non-empty ones; version only
- * with has_version. */
+/* {"type":"error","error","code","metadata":{...}}: of collection, record_id, mutation_id the non-empty ones; version
+ * only with has_version. */
 void mqsync_error_encode(struct mqsync_buf *out, const struct mqsync_error *e, struct mqsync_slice collection,
-                         struct mqsync_slice record_id, struct mqsync_slice mutation_id, bool has_version, uint64_t version);
+                         struct mqsync_slice record_id, struct mqsync_slice mutation_id, bool has_version,
+                         uint64_t version);
 /* Its code, of an encoded message that may be any other as well: MQSYNC_OK then, and for a code of no known name. */
 enum mqsync_code mqsync_error_read(struct mqsync_slice message);
 
 /* {"type":"subscribed","collection","metadata":{"recordCount","seq","epoch"}} */
-void mqsync_subscribed_encode(struct mqsync_buf *out, struct mqsync_slice collection, uint64_t record_count, uint64_t seq,
-                              struct mqsync_slice epoch);
+void mqsync_subscribed_encode(struct mqsync_buf *out, struct mqsync_slice collection, uint64_t record_count,
+                              uint64_t seq, struct mqsync_slice epoch);
 /* {"type":"unsubscribed","collection"}; collection may be empty for pong, authenticated. */
 void mqsync_plain_encode(struct mqsync_buf *out, const char *type, struct mqsync_slice collection);
 
 /* A sync page, built record by record:
- * {"type":"sync","collection","data":{"records":[...],"deleted":[...]},"timestamp","metadata":{"seq","epoch","full","more","total"}}
- * begin, then any number of live records, then mark_deleted_part and any number of deleted ones, then end. With full false
- * "deleted" is always there, with full true only when it is not empty. */
+ * {"type":"sync","collection","data":{"records":[...],"deleted":[...]},"timestamp",
+ *  "metadata":{"seq","epoch","full","more","total"}}
+ * begin, then live and deleted records in any order, then end. With full false "deleted" is always there, with full
+ * true only when it is not empty. Out of memory shows in out.failed after end. */
 struct mqsync_page {
     struct mqsync_buf out;     /* the message so far */
     struct mqsync_buf deleted; /* collected apart, joined by end */
@@ -97,12 +99,12 @@ struct mqsync_page {
 #define MQSYNC_PAGE_MAX_ENTRIES 500
 #define MQSYNC_PAGE_MAX_BYTES (256 * 1024)
 void mqsync_page_begin(struct mqsync_page *p, struct mqsync_slice collection);
-/* Adds {id, data, version, updatedAt}, or (deleted) {id, version, updatedAt}. Returns false and adds nothing when the page
- * would exceed its limits, unless it is the page's first entry. */
+/* Adds {id, data, version, updatedAt}, or (deleted) {id, version, updatedAt}. Returns false and adds nothing when the
+ * page would exceed its limits, unless it is the page's first entry. */
 bool mqsync_page_add(struct mqsync_page *p, struct mqsync_slice id, struct mqsync_slice data, uint64_t version,
                      int64_t updated_ms, bool deleted);
-void mqsync_page_end(struct mqsync_page *p, int64_t now_ms, uint64_t seq, struct mqsync_slice epoch, bool full, bool more,
-                     uint64_t total);
+void mqsync_page_end(struct mqsync_page *p, int64_t now_ms, uint64_t seq, struct mqsync_slice epoch, bool full,
+                     bool more, uint64_t total);
 void mqsync_page_free(struct mqsync_page *p);
 
 #endif

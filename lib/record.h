@@ -35,10 +35,10 @@ struct mqsync_record {
     uint64_t version;
     uint64_t seq;
     int64_t updated_ms;
-    bool deleted;              /* a tombstone; data is empty */
-    struct mqsync_slice user;  /* who made the last change; empty: nobody known */
-    struct mqsync_slice data;  /* a JSON object, minified */
-    unsigned history_n;        /* 1..MQSYNC_HISTORY_MAX, oldest first; the last one is the last accepted change */
+    bool deleted;             /* a tombstone; data is empty */
+    struct mqsync_slice user; /* who made the last change; empty: nobody known */
+    struct mqsync_slice data; /* a JSON object, minified */
+    unsigned history_n;       /* 1..MQSYNC_HISTORY_MAX, oldest first; the last one is the last accepted change */
     struct mqsync_change history[MQSYNC_HISTORY_MAX];
     unsigned formers_n; /* 0..MQSYNC_FORMERS_MAX, each user once, the latest last */
     struct mqsync_former formers[MQSYNC_FORMERS_MAX];
@@ -52,7 +52,8 @@ void mqsync_record_encode(struct mqsync_buf *out, const struct mqsync_record *r)
 
 /* Reads the stored form. *ret's slices point into `stored` and live as long as it. Every length is checked: returns
  * MQSYNC_SERVER_ERROR and leaves *ret untouched for anything that encode could not have written. */
-enum mqsync_code mqsync_record_decode(struct mqsync_slice stored, struct mqsync_record *ret, struct mqsync_error *ret_error);
+enum mqsync_code mqsync_record_decode(struct mqsync_slice stored, struct mqsync_record *ret,
+                                      struct mqsync_error *ret_error);
 
 /* Just the head of the stored form, for walks that do not need the history or the data. */
 struct mqsync_record_head {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The one write rule (CONTRACT section 3, "Writes"): what a write does to a record. A pure function of the stored record,
- * the write and the collection's rules; it has never heard of a broker, a store or a clock. */
+/* The one write rule (docs/protocol.md, "The write rule" and what follows): what a write does to a record. A pure
+ * function of the stored record, the write and the collection's rules; it has never heard of a broker, a store or a
+ * clock. */
 #ifndef MQSYNC_RESOLVE_H
 #define MQSYNC_RESOLVE_H
 
@@ -60,24 +61,25 @@ struct mqsync_outcome {
     struct mqsync_error error;
     uint64_t version; /* the record's version after this write (of the repeated change for REPEATED) */
     uint64_t seq;
-    int64_t timestamp_ms;      /* of the event */
-    enum mqsync_op event;      /* what subscribers are told: INSERT, UPDATE or DELETE */
+    int64_t timestamp_ms;           /* of the event */
+    enum mqsync_op event;           /* what subscribers are told: INSERT, UPDATE or DELETE */
     struct mqsync_slice event_data; /* ACCEPTED, REPEATED: JSON object of the event; empty for DELETE */
-    bool same_content;  /* REPEATED: the change came from the same user with the same data, not just with its mutationId */
-    bool was_conflict;  /* counts as a conflict (whoever won) */
-    bool send_winner;   /* the sender's own picture is now wrong: send it the record (stored, or next when ACCEPTED) */
+    bool same_content; /* REPEATED: from the same user with the same data, not just with the same mutationId */
+    bool was_conflict; /* counts as a conflict (whoever won) */
+    bool send_winner;  /* the sender's own picture is now wrong: send it the record (stored, or next when ACCEPTED) */
     /* ACCEPTED: complete, with version, seq, history, but without former owners (mqsync_access_formers() adds them).
      * Slices point into *out, the write or stored */
     struct mqsync_record next;
 };
 
-/* stored: the record as kept, a tombstone included; NULL when the id was never used. floor: the version below or at which
- * this id may already have been used (0 as a rule); a record's first version is floor + 1. next_seq: the seq an accepted
- * change gets. out: scratch that next and event_data may point into; cleared first; must outlive the outcome.
+/* stored: the record as kept, a tombstone included; NULL when the id was never used. floor: the version below or at
+ * which this id may already have been used (0 as a rule); a record's first version is floor + 1. next_seq: the seq an
+ * accepted change gets. out: scratch that next and event_data may point into; cleared first; must outlive the outcome.
  *
- * Out of memory is MQSYNC_REFUSED with MQSYNC_SERVER_ERROR. Linear in the sizes of stored data and write data (merges of
- * arrays n log n). */
-void mqsync_resolve(const struct mqsync_rules *rules, const struct mqsync_record *stored, uint64_t floor, uint64_t next_seq,
-                    const struct mqsync_write *write, struct mqsync_buf *out, struct mqsync_outcome *ret);
+ * Out of memory is MQSYNC_REFUSED with MQSYNC_SERVER_ERROR. Linear in the sizes of stored data and write data (merges
+ * of arrays n log n). */
+void mqsync_resolve(const struct mqsync_rules *rules, const struct mqsync_record *stored, uint64_t floor,
+                    uint64_t next_seq, const struct mqsync_write *write, struct mqsync_buf *out,
+                    struct mqsync_outcome *ret);
 
 #endif

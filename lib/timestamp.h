@@ -9,7 +9,8 @@
 
 enum mqsync_time_kind {
     MQSYNC_TIME_MISSING,
-    MQSYNC_TIME_ZONELESS, /* ISO 8601 without a zone: ms is what it would be in UTC, good for comparing two such times only */
+    MQSYNC_TIME_ZONELESS, /* ISO 8601 without a zone: ms is what it would be in UTC, good for comparing two such times
+                             only */
     MQSYNC_TIME_EXACT,
 };
 
@@ -20,12 +21,13 @@ struct mqsync_time {
 
 #define MQSYNC_TIMESTAMP_LEN 24 /* 2026-11-22T18:17:00.000Z */
 
-/* Parses RFC 3339 (any offset, 'T', 't' or space, 'Z' or 'z', any number of fraction digits, cut to ms; second 60 counts as
- * the next minute) and the same without a zone. Also a date with hours and minutes only. False, *ret untouched, otherwise. */
+/* Parses RFC 3339 (any offset, 'T', 't' or space, 'Z' or 'z', any number of fraction digits, cut to ms; second 60
+ * counts as the next minute) and the same without a zone. Also a date with hours and minutes only. False, *ret
+ * untouched, otherwise. */
 bool mqsync_time_parse(struct mqsync_slice text, struct mqsync_time *ret);
 
-/* Writes exactly MQSYNC_TIMESTAMP_LEN characters, no NUL. ms outside the years 0000 to 9999 is clamped to them. Fast: it
- * runs for every accepted write (remembers the last second's text per thread). */
+/* Writes exactly MQSYNC_TIMESTAMP_LEN characters, no NUL. ms outside the years 0000 to 9999 is clamped to them. Fast:
+ * it runs for every accepted write (remembers the last second's text per thread). */
 void mqsync_time_format(int64_t ms, char out[MQSYNC_TIMESTAMP_LEN]);
 
 /* CLOCK_REALTIME in ms. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Names and topics: what CONTRACT sections 2 and 4 call collection, recordId and root/{collection}/... */
+/* Names and topics: what docs/protocol.md calls collection, recordId and root/{collection}/... */
 #ifndef MQSYNC_TOPIC_H
 #define MQSYNC_TOPIC_H
 
@@ -27,12 +27,17 @@ struct mqsync_topic {
     const char *wrong; /* BAD_CMD: what is wrong and what was expected, static text */
 };
 
+/* 1 to MQSYNC_MAX_COLLECTION of A-Z a-z 0-9 _ . -; neither "." nor "..". */
 bool mqsync_collection_valid(struct mqsync_slice name);
-bool mqsync_record_id_valid(struct mqsync_slice id); /* 1..128 bytes of valid UTF-8, none of "/+#", no control characters (C0, DEL, C1) or noncharacters */
-bool mqsync_text_valid(struct mqsync_slice s);    /* valid UTF-8 without control characters or noncharacters: what Mosquitto takes for a string */
-bool mqsync_root_valid(struct mqsync_slice root);    /* 1..64 bytes, levels of [A-Za-z0-9_.-]+ joined by single slashes */
+/* 1 to MQSYNC_MAX_RECORD_ID bytes of valid text (see below) without / + #. */
+bool mqsync_record_id_valid(struct mqsync_slice id);
+/* UTF-8 without control characters (C0, DEL, C1) or noncharacters: what Mosquitto takes for a string. */
+bool mqsync_text_valid(struct mqsync_slice s);
+/* 1 to 64 bytes: levels of A-Z a-z 0-9 _ . - joined by single slashes. */
+bool mqsync_root_valid(struct mqsync_slice root);
 
-/* Never fails; root has been checked. Runs for every message of the broker: topics outside leave after one comparison. */
+/* Never fails; root has been checked. Runs for every message of the broker: topics outside leave after one comparison.
+ */
 void mqsync_topic_parse(struct mqsync_slice root, struct mqsync_slice topic, struct mqsync_topic *ret);
 
 const char *mqsync_op_name(enum mqsync_op op); /* "insert", ... */

@@ -43,8 +43,8 @@ void mqsync_answer_compose_winner(struct mqsync_plugin *p, const struct mqsync_r
 const char *mqsync_answer_record_topic(struct mqsync_plugin *p, struct mqsync_slice collection, const char *level,
                                        struct mqsync_slice id);
 
-/* Lets the PUBLISH in flight end in a topic that nobody has, empty and without properties, so that the broker acknowledges
- * it and delivers nothing. */
+/* Lets the PUBLISH in flight end in a topic that nobody has, empty and without properties, so that the broker
+ * acknowledges it and delivers nothing. */
 void mqsync_answer_swallow(struct mqsync_plugin *p, struct mosquitto_evt_message *event);
 
 #endif

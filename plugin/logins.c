@@ -4,7 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "../lib/token/token.h"
+#include "token/token.h"
 #include "log.h"
 
 enum { BUCKETS = 4096, LOGINS_MAX = 100000, END_AFTER_MS = 150, REFUSED_EVERY_MS = 1000, EXPIRE_AT_A_TIME = 32 };

@@ -5,7 +5,7 @@
 #ifndef MQSYNC_LOGINS_H
 #define MQSYNC_LOGINS_H
 
-#include "../lib/access.h"
+#include "access.h"
 #include "broker.h"
 
 struct mqsync_logins;

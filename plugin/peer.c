@@ -29,10 +29,10 @@ static bool read_peer(int fd, char address[NI_MAXHOST], int *ret_port)
     return true;
 }
 
-/* The plugin interface gives out a client's address, and since 2.1 its port, but not its socket. That stands at the head of
- * the broker's struct: second in 2.0 built with epoll, first without. What is found there counts only if it is a socket that
- * leads to that very address (and port), so that another layout, of another version, finds nothing rather than something
- * wrong. Nothing but the pace of long answers depends on it. */
+/* The plugin interface gives out a client's address, and since 2.1 its port, but not its socket. That stands at the
+ * head of the broker's struct: second in 2.0 built with epoll, first without. What is found there counts only if it is
+ * a socket that leads to that very address (and port), so that another layout, of another version, finds nothing rather
+ * than something wrong. Nothing but the pace of long answers depends on it. */
 int mqsync_peer_socket(const struct mosquitto *client)
 {
     const char *wanted = client ? mosquitto_client_address(client) : NULL;

@@ -3,11 +3,10 @@
 #ifndef MQSYNC_PLUGIN_H
 #define MQSYNC_PLUGIN_H
 
-
-#include "../lib/access.h"
-#include "../lib/config.h"
-#include "../lib/message.h"
-#include "../lib/resolve.h"
+#include "access.h"
+#include "config.h"
+#include "message.h"
+#include "resolve.h"
 #include "broker.h"
 #include "clients.h"
 #include "counters.h"

@@ -61,8 +61,8 @@ static bool or_empty(char **text)
 static bool read_pair(const mosquitto_property *item, char **ret_name, char **ret_value)
 {
     *ret_name = *ret_value = NULL;
-    if (mosquitto_property_read_string_pair(item, MQTT_PROP_USER_PROPERTY, ret_name, ret_value, false) && or_empty(ret_name) &&
-        or_empty(ret_value))
+    if (mosquitto_property_read_string_pair(item, MQTT_PROP_USER_PROPERTY, ret_name, ret_value, false) &&
+        or_empty(ret_name) && or_empty(ret_value))
         return true;
     free(*ret_name);
     free(*ret_value);

@@ -3,8 +3,8 @@
 #ifndef MQSYNC_PROPERTIES_H
 #define MQSYNC_PROPERTIES_H
 
-#include "../lib/message.h"
-#include "../lib/record.h"
+#include "message.h"
+#include "record.h"
 #include "broker.h"
 
 enum { MQSYNC_ROLES_MAX = 256 };
@@ -30,8 +30,8 @@ void mqsync_properties_free(struct mqsync_properties *p);
 enum mqsync_code mqsync_properties_apply(const struct mqsync_properties *p, struct mqsync_message *message,
                                          struct mqsync_error *ret_error);
 
-/* Copies what is in list and was not for the plugin. With owners also leaves out what claims to say whose the record is.
- * False: something cannot be copied; *ret is NULL then. */
+/* Copies what is in list and was not for the plugin. With owners also leaves out what claims to say whose the record
+ * is. False: something cannot be copied; *ret is NULL then. */
 bool mqsync_properties_keep(const mosquitto_property *list, bool owners, mosquitto_property **ret);
 
 /* Says whose the record is, and whose it was before; empty: nobody's; NULL: not to be said. False: out of memory. */

@@ -4,8 +4,8 @@
 #ifndef MQSYNC_SNAPSHOT_H
 #define MQSYNC_SNAPSHOT_H
 
-#include "../lib/access.h"
-#include "../lib/message.h"
+#include "access.h"
+#include "message.h"
 #include "store.h"
 
 struct mqsync_snapshot_query {

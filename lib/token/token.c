@@ -128,8 +128,8 @@ static enum mqsync_code check_times(struct mqsync_slice grants, int64_t now_ms, 
     return MQSYNC_OK;
 }
 
-/* A name that MQTT can carry (it becomes a user name or a user property), or a number's digits, appended to text with its
- * NUL. */
+/* A name that MQTT can carry (it becomes a user name or a user property), or a number's digits, appended to text with
+ * its NUL. */
 static bool read_name(struct mqsync_slice value, struct mqsync_buf *text)
 {
     size_t start = text->n;
@@ -139,7 +139,8 @@ static bool read_name(struct mqsync_slice value, struct mqsync_buf *text)
     else if (mqsync_json_typeof(value) == MQSYNC_JSON_NUMBER)
         mqsync_buf_add_slice(text, value);
     size_t n = text->n - start;
-    bool ok = !text->failed && n > 0 && n <= MQSYNC_USER_MAX && mqsync_text_valid((struct mqsync_slice){text->p + start, n});
+    bool ok =
+        !text->failed && n > 0 && n <= MQSYNC_USER_MAX && mqsync_text_valid((struct mqsync_slice){text->p + start, n});
     mqsync_buf_add_char(text, '\0');
     return ok && !text->failed;
 }

@@ -29,7 +29,7 @@ void mqsync_line_number(struct mqsync_buf *out, const char *name, uint64_t value
     mqsync_buf_add_u64(out, value);
 }
 
-void mqsync_line_time(struct mqsync_buf *out, const char *name, int64_t ms)
+static void add_time(struct mqsync_buf *out, const char *name, int64_t ms)
 {
     char text[MQSYNC_TIMESTAMP_LEN];
     mqsync_time_format(ms, text);
@@ -53,7 +53,7 @@ void mqsync_line_begin(struct mqsync_buf *out, struct mqsync_slice collection, s
         mqsync_buf_add_slice(out, r->data);
     }
     mqsync_line_number(out, "version", r->version);
-    mqsync_line_time(out, "updatedAt", r->updated_ms);
+    add_time(out, "updatedAt", r->updated_ms);
     if (r->deleted)
         mqsync_line_raw(out, "deleted", "true");
 }

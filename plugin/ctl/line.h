@@ -16,7 +16,6 @@ void mqsync_line_end(struct mqsync_buf *out);
 /* Appends a member, with the comma it needs, to an object begun with '{'. */
 void mqsync_line_string(struct mqsync_buf *out, const char *key, struct mqsync_slice value);
 void mqsync_line_number(struct mqsync_buf *out, const char *key, uint64_t value);
-void mqsync_line_time(struct mqsync_buf *out, const char *key, int64_t ms);
 void mqsync_line_raw(struct mqsync_buf *out, const char *key, const char *json);
 
 /* Prints data to stdout. On a terminal the control characters U+0080 to U+009F, which some terminals obey and JSON strings

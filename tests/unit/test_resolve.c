@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* CONTRACT section 3, "Writes", sentence by sentence: stories of writes to one record, kept between them as the store
+/* The write rule of docs/protocol.md, sentence by sentence: stories of writes to one record, kept between them as the store
  * would keep it. test_resolve_model.c does the same with random writes. */
 #include "json.h"
 #include "resolve.h"
