@@ -12,7 +12,6 @@
 enum {
     PUMP_US = 8000, /* at most, before the sockets get their turn */
     ASK_AGAIN_US = 200000,
-    CLOSE_TRY_AGAIN = 1013,
 };
 
 /* --- opening and closing ------------------------------------------------------------------------------------------ */
@@ -174,7 +173,7 @@ static void fail(struct mqsync_feed *f, const struct mqsync_error *error)
 {
     mqsync_log(MQSYNC_LOG_ERROR, "MQS3016", "cannot read %s: %s", f->channel->name, error->text);
     /* the client comes back and goes on from what it has */
-    mqsync_session_end(f->session, CLOSE_TRY_AGAIN, "the database cannot be read");
+    mqsync_session_end(f->session, MQSYNC_CLOSE_TRY_AGAIN, "the database cannot be read");
 }
 
 /* False: nobody can be served now. */

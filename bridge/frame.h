@@ -16,6 +16,17 @@ struct mqsync_frame {
     unsigned char text[];
 };
 
+/* With what a WebSocket is closed: RFC 6455, 7.4.1, and what IANA has registered since. */
+enum mqsync_close {
+    MQSYNC_CLOSE_NORMAL = 1000,
+    MQSYNC_CLOSE_GOING_AWAY = 1001,
+    MQSYNC_CLOSE_UNSUPPORTED = 1003,
+    MQSYNC_CLOSE_POLICY = 1008,
+    MQSYNC_CLOSE_TOO_BIG = 1009,
+    MQSYNC_CLOSE_FAILURE = 1011,
+    MQSYNC_CLOSE_TRY_AGAIN = 1013,
+};
+
 /* A copy of text with one reference; NULL: out of memory. */
 struct mqsync_frame *mqsync_frame_alloc(struct mqsync_slice text);
 static inline struct mqsync_frame *mqsync_frame_ref(struct mqsync_frame *f)

@@ -17,12 +17,6 @@ enum {
     PENDING_HIGH = 256, /* commands on their way: above that a connection is not read from */
     PENDING_LOW = 64,
     ANSWERS_MAX = 8 << 20, /* bytes that are no events, beyond sendQueueBytes */
-    CLOSE_NORMAL = 1000,
-    CLOSE_GOING_AWAY = 1001,
-    CLOSE_POLICY = 1008,
-    CLOSE_TOO_BIG = 1009,
-    CLOSE_FAILURE = 1011,
-    CLOSE_TRY_AGAIN = 1013,
 };
 
 static const struct mqsync_slice nothing;
@@ -131,7 +125,7 @@ void mqsync_session_send(struct mqsync_session *s, struct mqsync_frame *f)
     bool first = s->queue.n == 0;
 
     if (!f || !mqsync_queue_push(&s->queue, f)) {
-        mqsync_session_end(s, CLOSE_FAILURE, "out of memory");
+        mqsync_session_end(s, MQSYNC_CLOSE_FAILURE, "out of memory");
         return;
     }
     if (s->queue.bytes > s->bridge->config->bridge.send_queue_bytes) {
@@ -231,7 +225,7 @@ static void fail_auth(struct mqsync_session *s, const struct mqsync_error *e)
     mqsync_log(MQSYNC_LOG_WARNING, "MQS3021", "refused %s (user '%s'): %s", s->address,
                s->claims.user ? s->claims.user : "", e->text);
     mqsync_session_send_error(s, e, nothing, nothing, nothing);
-    mqsync_session_end(s, CLOSE_POLICY, "AUTH_FAILED");
+    mqsync_session_end(s, MQSYNC_CLOSE_POLICY, "AUTH_FAILED");
 }
 
 static enum mqsync_code enter(struct mqsync_session *s, struct mqsync_slice name, struct mqsync_error *ret_error)
@@ -279,7 +273,7 @@ static bool become(struct mqsync_session *s, struct mqsync_claims *claims)
     if (!s->user && enter(s, mqsync_slice_str(claims->user), &e) != MQSYNC_OK) {
         mqsync_claims_free(claims);
         mqsync_session_send_error(s, &e, nothing, nothing, nothing);
-        mqsync_session_end(s, CLOSE_POLICY, "too many connections");
+        mqsync_session_end(s, MQSYNC_CLOSE_POLICY, "too many connections");
         return false;
     }
     mqsync_claims_free(&s->claims);
@@ -508,7 +502,7 @@ void mqsync_session_receive_too_long(struct mqsync_session *s, size_t max)
 
 void mqsync_session_too_long_over(struct mqsync_session *s)
 {
-    mqsync_session_end(s, CLOSE_TOO_BIG, "message too big");
+    mqsync_session_end(s, MQSYNC_CLOSE_TOO_BIG, "message too big");
 }
 
 void mqsync_session_receive_binary(struct mqsync_session *s)
@@ -608,7 +602,7 @@ static void tick(struct mqsync_session *s, int64_t now_ms, int64_t time_ms)
     } else if (idle_ms && now_ms - s->heard_ms > idle_ms && mqsync_socket_silent_ms(s->socket) > idle_ms) {
         mqsync_log(MQSYNC_LOG_INFO, "MQS3026", "%s (user '%s') has sent nothing for %d s: closed", s->address,
                    s->claims.user ? s->claims.user : "", (int)(idle_ms / 1000));
-        mqsync_session_end(s, CLOSE_NORMAL, "nothing heard for too long");
+        mqsync_session_end(s, MQSYNC_CLOSE_NORMAL, "nothing heard for too long");
     }
 }
 
@@ -625,5 +619,5 @@ void mqsync_sessions_tick(struct mqsync_bridge *b, int64_t now_ms)
 void mqsync_sessions_end(struct mqsync_bridge *b)
 {
     for (struct mqsync_session *s = b->sessions; s; s = s->next)
-        mqsync_session_end(s, CLOSE_GOING_AWAY, "the server is stopping");
+        mqsync_session_end(s, MQSYNC_CLOSE_GOING_AWAY, "the server is stopping");
 }

@@ -178,7 +178,7 @@ static void to_broker(struct mqsync_tunnel *t, const char *bytes, size_t n)
     if ((size_t)written < n) {
         mqsync_buf_add(&t->out, bytes + written, n - (size_t)written);
         if (t->out.failed) {
-            end(t, 1011, "out of memory");
+            end(t, MQSYNC_CLOSE_FAILURE, "out of memory");
             return;
         }
         lws_rx_flow_control(t->wsi, 0);
@@ -193,7 +193,7 @@ static void dial(struct mqsync_tunnel *t)
 
     mqsync_upstream_peer(t->all->bridge->upstream, &peer);
     if (!peer.address_n || !mqsync_stream_open(&peer, &t->all->tls, &t->broker, why, sizeof(why))) {
-        blame_broker(t, 1013, "the broker cannot be reached", why);
+        blame_broker(t, MQSYNC_CLOSE_TRY_AGAIN, "the broker cannot be reached", why);
         return;
     }
     t->deadline_ms = now_ms() + CONNECT_MS;
@@ -207,7 +207,7 @@ static void on_received(struct mqsync_tunnel *t, const char *in, size_t n)
     if (t->close_code || t->hung_up)
         return;
     if (!lws_frame_is_binary(t->wsi)) {
-        blame_client(t, 1003, "MQTT comes in binary frames");
+        blame_client(t, MQSYNC_CLOSE_UNSUPPORTED, "MQTT comes in binary frames");
         return;
     }
     if (n == 0)
@@ -249,9 +249,9 @@ static void from_broker(struct mqsync_tunnel *t)
     if (n > 0 && t->wsi && !t->hung_up)
         to_client(t, (size_t)n);
     else if (n == MQSYNC_STREAM_END)
-        end(t, 1001, "the broker has closed the connection");
+        end(t, MQSYNC_CLOSE_GOING_AWAY, "the broker has closed the connection");
     else if (n == MQSYNC_STREAM_FAILED && !t->hung_up)
-        blame_broker(t, 1011, "the connection to the broker has failed", "reset");
+        blame_broker(t, MQSYNC_CLOSE_FAILURE, "the connection to the broker has failed", "reset");
     else if (n == MQSYNC_STREAM_FAILED)
         close_broker(t);
     watch(t);
@@ -274,7 +274,7 @@ static void on_connecting(struct mqsync_tunnel *t)
     int result = mqsync_stream_connect(&t->broker, why, sizeof(why));
 
     if (result == MQSYNC_STREAM_FAILED) {
-        blame_broker(t, 1013, "the broker cannot be reached", why);
+        blame_broker(t, MQSYNC_CLOSE_TRY_AGAIN, "the broker cannot be reached", why);
     } else if (result == 0) {
         t->deadline_ms = t->hung_up ? t->deadline_ms : 0;
         flush(t);
@@ -411,9 +411,9 @@ static void give_up(struct mqsync_tunnel *t)
         close_broker(t);
         free_if_over(t);
     } else if (t->broker.fd >= 0) {
-        blame_broker(t, 1013, "the broker cannot be reached", "no answer in time");
+        blame_broker(t, MQSYNC_CLOSE_TRY_AGAIN, "the broker cannot be reached", "no answer in time");
     } else {
-        blame_client(t, 1008, "no MQTT came in time");
+        blame_client(t, MQSYNC_CLOSE_POLICY, "no MQTT came in time");
     }
 }
 
@@ -428,7 +428,7 @@ static void look_after(struct mqsync_tunnel *t, int64_t now)
     if (idle_ms == 0 || now - t->heard_ms < idle_ms)
         return;
     if (now - t->heard_ms >= 2 * idle_ms) {
-        blame_client(t, 1001, "no sign of life");
+        blame_client(t, MQSYNC_CLOSE_GOING_AWAY, "no sign of life");
     } else if (!t->pinged && !t->choked) {
         t->pinged = true;
         if (lws_write(t->wsi, ping + LWS_PRE, PING_BYTES, LWS_WRITE_PING) < 0)
@@ -475,7 +475,7 @@ void mqsync_tunnels_end(struct mqsync_tunnels *all)
 {
     for (struct mqsync_tunnel *t = all->first, *next; t; t = next) {
         next = t->next;
-        end(t, 1001, "the server is stopping");
+        end(t, MQSYNC_CLOSE_GOING_AWAY, "the server is stopping");
         free_if_over(t);
     }
 }
