@@ -4,15 +4,14 @@
 //
 // MQSYNC_ROUNDS=n makes the storms n times as long.
 import assert from 'node:assert/strict';
-import crypto from 'node:crypto';
 import fs from 'node:fs';
-import net from 'node:net';
 import { after, test } from 'node:test';
 import { promisify } from 'node:util';
 import zlib from 'node:zlib';
 import { bridgeProgram, startBoth } from '../lib/bridge.mjs';
 import { unique } from '../lib/client.mjs';
-import { deadlineMs, patience } from '../lib/env.mjs';
+import { patience } from '../lib/env.mjs';
+import { frame, handshake, rawSocket, upgraded } from '../lib/raw-ws.mjs';
 import { poll } from '../lib/wait.mjs';
 
 const MiB = 1 << 20;
@@ -65,64 +64,21 @@ async function undisturbed(t, bytes, action) {
     await Promise.all([ana.close(), bo.close()]);
 }
 
-/** A TCP connection that sends as it likes. */
-function raw(first) {
-    const socket = net.connect(bridge.port, '127.0.0.1');
-    const chunks = [];
-    socket.on('data', (chunk) => {
-        chunks.push(chunk);
-        socket.emit('more');
-    });
-    socket.on('error', () => {});
-    socket.gone = new Promise((resolve) => socket.on('close', resolve)).then(() => socket.emit('more'));
-    socket.received = () => Buffer.concat(chunks);
-    socket.on('connect', () => first && socket.write(first));
-    socket.until = async (condition, what) => {
-        const timer = setTimeout(() => socket.emit('more'), deadlineMs);
-        const end = Date.now() + deadlineMs;
-        while (!condition()) {
-            assert.ok(Date.now() < end, `not in time: ${what}; came ${socket.received().toString('latin1').slice(-300)}`);
-            await new Promise((resolve) => socket.once('more', resolve));
-        }
-        clearTimeout(timer);
-    };
-    return socket;
-}
-
-const handshake = (path = '/ws', more = '') => `GET ${path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n`
-    + `Sec-WebSocket-Key: ${crypto.randomBytes(16).toString('base64')}\r\nSec-WebSocket-Version: 13\r\n${more}\r\n`;
-
-async function upgraded(more) {
-    const socket = raw(handshake('/ws', more));
-    await socket.until(() => socket.received().includes('\r\n\r\n'), 'the handshake');
-    return socket;
-}
-
-function frame(opcode, payload, { fin = true, rsv = 0, masked = true, length } = {}) {
-    const body = Buffer.from(payload);
-    const n = length ?? body.length;
-    const head = n < 126 ? Buffer.from([n]) : n < 65_536 ? Buffer.from([126, n >> 8, n & 255])
-        : Buffer.concat([Buffer.from([127, 0, 0, 0, 0]), Buffer.from([n >>> 24, n >> 16 & 255, n >> 8 & 255, n & 255])]);
-    head[0] |= masked ? 0x80 : 0;
-    const mask = masked ? crypto.randomBytes(4) : Buffer.alloc(0);
-    return Buffer.concat([Buffer.from([(fin ? 0x80 : 0) | rsv << 4 | opcode]), head, mask, masked ? body.map((b, i) => b ^ mask[i & 3]) : body]);
-}
-
 const said = (socket) => socket.received().toString('latin1');
 const closed = (socket, what) => socket.until(() => socket.destroyed, what);
 const written = (socket, bytes) => new Promise((resolve) => socket.write(bytes, resolve) || socket.once('drain', resolve));
 
 test('bytes that trickle and connections that say nothing are shown out', async (t) => {
     await undisturbed(t, 20 * MiB, async () => {
-        const silent = Array.from({ length: 100 }, () => raw());
-        const headers = Array.from({ length: 100 }, () => raw());
+        const silent = Array.from({ length: 100 }, () => rawSocket(bridge));
+        const headers = Array.from({ length: 100 }, () => rawSocket(bridge));
         const text = handshake(`/ws/${'c'.repeat(60)}`, `X-Slow: ${'x'.repeat(2000)}\r\n`);
         let at = 0;
         const timer = setInterval(() => {
             headers.forEach((socket) => !socket.destroyed && socket.write(text[at % text.length]));
             at++;
         }, 250);
-        const halves = await Promise.all(Array.from({ length: 100 }, () => upgraded()));
+        const halves = await Promise.all(Array.from({ length: 100 }, () => upgraded(bridge)));
         halves.forEach((socket) => socket.write(frame(1, '{"type":', { length: 1000 }).subarray(0, 12)));
         await Promise.all([...silent, ...headers].map((socket) => Promise.race([socket.gone, new Promise((resolve) => setTimeout(resolve, 25_000 * patience))])));
         clearInterval(timer);
@@ -133,7 +89,7 @@ test('bytes that trickle and connections that say nothing are shown out', async 
 
 test('a message in pieces of one byte is understood', async (t) => {
     await undisturbed(t, 5 * MiB, async () => {
-        const socket = await upgraded();
+        const socket = await upgraded(bridge);
         socket.setNoDelay();
         for (const byte of Buffer.concat([frame(1, '{"type":', { fin: false }), frame(9, 'x'), frame(0, '"ping"}')])) {
             await written(socket, Buffer.from([byte]));
@@ -161,7 +117,7 @@ test('what RFC 6455 forbids closes that connection', async (t) => {
     await undisturbed(t, 10 * MiB, async () => {
         for (const [what, bytes] of Object.entries(cases)) {
             const more = what.includes('inflate') ? 'Sec-WebSocket-Extensions: permessage-deflate\r\n' : '';
-            const socket = await upgraded(more);
+            const socket = await upgraded(bridge, more);
             const start = socket.received().length;
             socket.write(bytes);
             // told so, or closed at once
@@ -178,7 +134,7 @@ test('close frames of every kind', async (t) => {
         const bodies = codes.map((code) => Buffer.from([code >> 8, code & 255]));
         bodies.push(Buffer.alloc(0), Buffer.from([3]), Buffer.from([3, 0xE8, 0xFF, 0xFE]), Buffer.concat([Buffer.from([3, 0xE8]), Buffer.alloc(123, 0x61)]));
         for (const body of bodies) {
-            const socket = await upgraded();
+            const socket = await upgraded(bridge);
             const start = socket.received().length;
             socket.write(frame(8, body));
             await socket.until(() => socket.destroyed || socket.received()[start] === 0x88, `an answer to close ${body.toString('hex')}`);
@@ -189,13 +145,13 @@ test('close frames of every kind', async (t) => {
 
 test('frames without a mask: the limits hold for them as well', async (t) => {
     await undisturbed(t, 10 * MiB, async () => {
-        const socket = await upgraded();
+        const socket = await upgraded(bridge);
         socket.write(frame(1, '{"type":"ping"}', { masked: false }));
         await socket.until(() => said(socket).includes('"pong"') || socket.destroyed, 'a pong or the end');
         socket.destroy();
         // the long form of the length 0, and then no end
         for (const head of [[0x81, 126, 0, 0], [0x81, 127, 0, 0, 0, 0, 0, 0, 0, 0], [0x01, 126, 0, 0]]) {
-            const endless = await upgraded();
+            const endless = await upgraded(bridge);
             endless.write(Buffer.from(head));
             const chunk = Buffer.alloc(65_536, 0x78);
             for (let i = 0; i < 1000 && !endless.destroyed; i++) {
@@ -208,7 +164,7 @@ test('frames without a mask: the limits hold for them as well', async (t) => {
 
 test('fragments without end: empty ones, small ones', async (t) => {
     await undisturbed(t, 10 * MiB, async () => {
-        const socket = await upgraded();
+        const socket = await upgraded(bridge);
         socket.write(frame(1, '{"type":"pi', { fin: false }));
         const many = Buffer.concat(Array.from({ length: 10_000 }, () => frame(0, '', { fin: false })));
         for (let i = 0; i < 20 * rounds; i++) {
@@ -228,7 +184,7 @@ test('fragments without end: empty ones, small ones', async (t) => {
 
 test('a flood of pings and pongs', async (t) => {
     await undisturbed(t, 10 * MiB, async () => {
-        const socket = await upgraded();
+        const socket = await upgraded(bridge);
         const many = Buffer.concat(Array.from({ length: 5000 }, (_, i) => frame(9 + i % 2, 'x'.repeat(i % 126))));
         for (let i = 0; i < 40 * rounds; i++) {
             await written(socket, many);
@@ -243,7 +199,7 @@ test('UTF-8 that is none, whole and cut by fragments', async (t) => {
     await undisturbed(t, 5 * MiB, async () => {
         const good = Buffer.from('{"type":"ping","x":"é€𝄞"}');
         for (let cut = 1; cut < good.length; cut++) {
-            const socket = await upgraded();
+            const socket = await upgraded(bridge);
             socket.write(Buffer.concat([frame(1, good.subarray(0, cut), { fin: false }), frame(0, good.subarray(cut))]));
             await socket.until(() => said(socket).includes('"pong"'), `a character cut at ${cut}`);
             socket.destroy();
@@ -251,7 +207,7 @@ test('UTF-8 that is none, whole and cut by fragments', async (t) => {
         for (const bad of ['ff', 'c0af', 'eda080', 'f4908080', 'e282', '80']) {
             const text = Buffer.concat([Buffer.from('{"type":"ping","x":"'), Buffer.from(bad, 'hex'), Buffer.from('"}')]);
             for (const cut of [0, 20, 21]) {
-                const socket = await upgraded();
+                const socket = await upgraded(bridge);
                 socket.write(cut ? Buffer.concat([frame(1, text.subarray(0, cut), { fin: false }), frame(0, text.subarray(cut))]) : frame(1, text));
                 await socket.until(() => said(socket).includes('INVALID_MESSAGE') || socket.destroyed, `${bad} to be refused`);
                 assert.ok(!said(socket).includes('"pong"'));
@@ -265,7 +221,7 @@ test('a gigabyte of zeros, compressed', async (t) => {
     const part = await promisify(zlib.deflateRaw)(Buffer.alloc(16 * MiB), { finishFlush: zlib.constants.Z_SYNC_FLUSH, level: 9 });
     await undisturbed(t, 10 * MiB, async () => {
         for (let i = 0; i < 3; i++) {
-            const socket = await upgraded('Sec-WebSocket-Extensions: permessage-deflate\r\n');
+            const socket = await upgraded(bridge, 'Sec-WebSocket-Extensions: permessage-deflate\r\n');
             assert.match(said(socket), /permessage-deflate/);
             socket.write(frame(1, part, { fin: false, rsv: 4 }));
             for (let k = 1; k < 64 && !socket.destroyed; k++) {
@@ -286,7 +242,7 @@ test('a thousand connections a second', async (t) => {
         const start = Date.now();
         const pending = new Set();
         const one = async () => {
-            const socket = raw(handshake(opened % 3 ? '/ws' : '/ws/a,b'));
+            const socket = rawSocket(bridge, handshake(opened % 3 ? '/ws' : '/ws/a,b'));
             await socket.until(() => socket.received().length > 0 || socket.destroyed, 'an answer');
             opened += socket.received().includes('101 ');
             socket[opened % 2 ? 'resetAndDestroy' : 'destroy']();

@@ -1,51 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // What nobody should send to the bridge: it stays up, and nobody else is disturbed.
 import assert from 'node:assert/strict';
-import crypto from 'node:crypto';
-import net from 'node:net';
 import { after, test } from 'node:test';
 import { Bridge, startBoth } from '../lib/bridge.mjs';
 import { unique } from '../lib/client.mjs';
-import { deadlineMs } from '../lib/env.mjs';
+import { frame, handshake, rawSocket, upgraded } from '../lib/raw-ws.mjs';
 
 const { broker, bridge, stop } = await startBoth({ limits: { maxRecordBytes: 10_000 } });
 after(stop);
-
-/** A TCP connection that sends as it likes; `ended` resolves with what came. */
-function raw(first) {
-    const socket = net.connect(bridge.port, '127.0.0.1');
-    const chunks = [];
-    socket.on('data', (chunk) => chunks.push(chunk));
-    socket.on('error', () => {});
-    socket.ended = new Promise((resolve) => socket.on('close', () => resolve(Buffer.concat(chunks).toString('latin1'))));
-    socket.setTimeout(deadlineMs, () => {
-        socket.late = true;
-        socket.destroy();
-    });
-    socket.received = () => Buffer.concat(chunks);
-    socket.on('connect', () => first && socket.write(first));
-    return socket;
-}
-
-const handshake = (path = '/ws', more = '') => `GET ${path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n`
-    + `Sec-WebSocket-Key: ${crypto.randomBytes(16).toString('base64')}\r\nSec-WebSocket-Version: 13\r\n${more}\r\n`;
-
-async function upgraded(more) {
-    const socket = raw(handshake('/ws', more));
-    while (!socket.received().includes('\r\n\r\n')) {
-        await new Promise((resolve) => socket.once('data', resolve));
-    }
-    return socket;
-}
-
-/** A client's frame. */
-function frame(opcode, payload, { fin = true, rsv = 0, masked = true } = {}) {
-    const body = Buffer.from(payload);
-    const head = body.length < 126 ? Buffer.from([body.length]) : Buffer.from([126, body.length >> 8, body.length & 255]);
-    head[0] |= masked ? 0x80 : 0;
-    const mask = masked ? crypto.randomBytes(4) : Buffer.alloc(0);
-    return Buffer.concat([Buffer.from([(fin ? 0x80 : 0) | rsv << 4 | opcode]), head, mask, masked ? body.map((b, i) => b ^ mask[i & 3]) : body]);
-}
 
 async function works() {
     const [a, b] = [await bridge.client(), await bridge.client()];
@@ -61,8 +23,8 @@ test('what is no HTTP', async () => {
     for (const text of ['\0\0\0\0', 'nonsense\r\n\r\n', `GET /${long} HTTP/1.1\r\n\r\n`, `GET /ws HTTP/1.1\r\nX: ${long}\r\n\r\n`,
         'GET /ws HTTP/1.1\r\nUpgrade: websocket\r\n\r\n', handshake(`/ws?token=${'x'.repeat(9000)}`), handshake('/ws/../../etc'),
         handshake(`/ws/${'c,'.repeat(3000)}c`)]) {
-        const socket = raw(text);
-        await Promise.race([socket.ended, new Promise((resolve) => socket.once('data', resolve))]);
+        const socket = rawSocket(bridge, text);
+        await socket.until(() => socket.destroyed || socket.received().length > 0, `an answer to ${text.slice(0, 60)}`);
         socket.destroy();
     }
     await works();
@@ -77,29 +39,24 @@ test('what is no WebSocket frame closes that connection alone', async () => {
         'a length of 2^63': Buffer.from([0x81, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1, 2, 3, 4]),
     };
     for (const [what, bytes] of Object.entries(frames)) {
-        const socket = await upgraded();
+        const socket = await upgraded(bridge);
         const start = socket.received().length;
         socket.write(bytes);
         // told so, or closed at once
-        while (!socket.destroyed && socket.received()[start] !== 0x88) {
-            await Promise.race([socket.ended, new Promise((resolve) => socket.once('data', resolve))]);
-        }
-        assert.ok(!socket.late, what);
+        await socket.until(() => socket.destroyed || socket.received()[start] === 0x88, what);
         socket.destroy();
     }
     await works();
 });
 
 test('endless fragments end at the limit, without and with compression', async () => {
-    const socket = await upgraded();
+    const socket = await upgraded(bridge);
     socket.write(frame(1, '{"type":"ping","x":"', { fin: false }));
     for (let i = 0; i < 200; i++) {
         socket.write(frame(0, 'x'.repeat(1000), { fin: false }));
     }
-    const text = await Promise.race([socket.ended, new Promise((resolve) => {
-        socket.on('data', () => socket.received().includes('message too big') && resolve(socket.received().toString('latin1')));
-    })]);
-    assert.match(text, /INVALID_MESSAGE.*message too big/s);
+    await socket.until(() => socket.destroyed || socket.received().includes('message too big'), 'the end');
+    assert.match(socket.received().toString('latin1'), /INVALID_MESSAGE.*message too big/s);
     socket.destroy();
 
     const bomb = await bridge.client('/ws', { perMessageDeflate: { threshold: 0 } });
@@ -119,16 +76,17 @@ test('text that is no UTF-8, deep and strange JSON', async () => {
         client.send(text);
         assert.equal((await client.next()).code, 'INVALID_MESSAGE', text.slice(0, 60));
     }
-    const socket = await upgraded();
+    const socket = await upgraded(bridge);
+    const start = socket.received().length;
     socket.write(frame(1, Buffer.from([0xFF, 0xFE, 0x80])));
-    await Promise.race([socket.ended, new Promise((resolve) => socket.once('data', resolve))]);
+    await socket.until(() => socket.destroyed || socket.received().length > start, 'an answer');
     socket.destroy();
     await works();
 });
 
 test('connections that come and go in every state', async () => {
     for (let round = 0; round < 5; round++) {
-        const sockets = Array.from({ length: 60 }, (_, i) => raw(handshake('/ws/c').slice(0, i % 3 === 0 ? 20 : undefined)));
+        const sockets = Array.from({ length: 60 }, (_, i) => rawSocket(bridge, handshake('/ws/c').slice(0, i % 3 === 0 ? 20 : undefined)));
         await Promise.all(sockets.map((socket, i) => new Promise((resolve) => {
             socket.once(i % 3 === 0 ? 'connect' : 'data', resolve);
         })));

@@ -2,31 +2,16 @@
 // The bridge and the broker die at any moment while clients write: what was acknowledged is there afterwards, and everybody
 // ends with what the database holds. MQSYNC_ROUNDS=n: so many deaths (default 20); MQSYNC_SEED=n: the same again.
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { test } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
 import { startBoth } from '../lib/bridge.mjs';
 import { unique } from '../lib/client.mjs';
-import { ctl, deadlineMs, patience } from '../lib/env.mjs';
+import { deadlineMs, patience } from '../lib/env.mjs';
+import { randomness, seed } from '../lib/random.mjs';
 import { poll } from '../lib/wait.mjs';
 
 const rounds = Number(process.env.MQSYNC_ROUNDS ?? 20);
-const seed = Number(process.env.MQSYNC_SEED ?? Date.now() % 1_000_000);
 const allRoundsMs = rounds * 60_000 * patience;
-
-/** Numbers below n that a seed gives again. */
-function randomness(start) {
-    let a = start >>> 0;
-    return (n) => {
-        a = Math.imul(a ^ a >>> 15, 0x2C1B3C6D) + 0x297A2D39 >>> 0;
-        return (a >>> 8) % n;
-    };
-}
-
-function stored(broker, collection) {
-    const text = execFileSync(ctl, ['--db', broker.database, '--quiet', 'export', collection], { encoding: 'utf8', maxBuffer: Infinity });
-    return new Map(text.split('\n').filter(Boolean).map((line) => JSON.parse(line)).map((r) => [r.recordId ?? r.id, r.data]));
-}
 
 /** Writes without end, one connection after the other, and sends again what was not answered, as it was: same mutationId. */
 class Writer {
@@ -189,7 +174,7 @@ async function survive(t, { database = true, die }) {
         await die({ broker, bridge, random, round });
     }
     await Promise.all(writers.map((writer) => writer.finish()));
-    const truth = stored(broker, collection);
+    const truth = new Map(broker.stored(collection).map(({ id, data }) => [id, data]));
     let acked = 0;
     for (const writer of writers) {
         acked += writer.acked.size;

@@ -6,7 +6,6 @@ import { spawnSync } from 'node:child_process';
 import crypto from 'node:crypto';
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
-import net from 'node:net';
 import path from 'node:path';
 import { after, test } from 'node:test';
 import { passwordLine } from '../lib/access.mjs';
@@ -15,6 +14,7 @@ import { Broker } from '../lib/broker.mjs';
 import { unique } from '../lib/client.mjs';
 import { deadlineMs, memoryFactor } from '../lib/env.mjs';
 import { bytes, packet } from '../lib/raw-mqtt.mjs';
+import { frame, handshake, rawSocket } from '../lib/raw-ws.mjs';
 import { poll, Waiters } from '../lib/wait.mjs';
 
 const require = createRequire(import.meta.url);
@@ -441,38 +441,16 @@ test('bridge.mqtt false: there is no such path, and the rest is as ever', async 
     assert.equal(await upgradeStatus(bridge, '/ws'), 101);
 });
 
-/** The frames of a client, unmasked by a mask of zeros. */
-const frame = (payload, first = 0x82) => Buffer.concat([Buffer.from([first, 0x80 | payload.length, 0, 0, 0, 0]), payload]);
-
-/** A TCP connection that says what it is told to. */
-async function tcp(...parts) {
-    const socket = net.connect({ port: bridge.port, host: '127.0.0.1', noDelay: true });
-    const waiters = new Waiters();
-    socket.got = Buffer.alloc(0);
-    socket.on('data', (chunk) => {
-        socket.got = Buffer.concat([socket.got, chunk]);
-        waiters.wake();
-    });
-    socket.on('error', () => {});
-    socket.on('close', () => {
-        socket.gone = true;
-        waiters.wake();
-    });
-    socket.until = (condition) => waiters.until(condition, () => `something else than ${JSON.stringify(socket.got.toString('latin1'))}`);
-    socket.write(Buffer.concat(parts.map(bytes)));
-    return socket;
-}
-
-const handshake = (where, subprotocols) => `GET ${where} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n`
-    + `Sec-WebSocket-Key: ${crypto.randomBytes(16).toString('base64')}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: ${subprotocols}\r\n\r\n`;
+const asking = (where, subprotocols) => handshake(where, `Sec-WebSocket-Protocol: ${subprotocols}\r\n`);
+const CONNACK = Buffer.from([0x82, 4, 0x20, 2, 0, 0]);
 
 test('subprotocols that are written oddly open nothing else', async () => {
     for (const inner of ['mqsync-signals', 'mqsync-upstream', 'mqtt', 'mqsync']) {
         for (const odd of [`a(${inner}), `, `a/${inner}, `, `a"${inner}", `, `"${inner}", `, `a;${inner}, `, `a=${inner} , `, `@${inner},`]) {
             for (const [where, right] of [['/ws', 'mqsync'], ['/mqtt', 'mqtt']]) {
-                const socket = await tcp(handshake(where, odd + right));
-                await socket.until(() => socket.gone || socket.got.includes('\r\n\r\n'));
-                const got = socket.got.toString('latin1');
+                const socket = rawSocket(bridge, asking(where, odd + right));
+                await socket.until(() => socket.destroyed || socket.received().includes('\r\n\r\n'), 'an answer');
+                const got = socket.received().toString('latin1');
                 if (got.startsWith('HTTP/1.1 101')) {
                     assert.match(got, new RegExp(`Sec-WebSocket-Protocol: ${right}\r\n`), `${where} ${odd}`);
                 }
@@ -488,14 +466,15 @@ test('frames in one piece with the request; a connection that just breaks off', 
     const device = await broker.client();
     await device.subscribe(`${topic}/#`);
     const will = connect(unique('f'), { flags: 2 | 4, more: [text(`${topic}/will`), text('gone')] });
-    const quick = await tcp(handshake('/mqtt', 'mqtt'), frame(will), frame(publish(`${topic}/word`, 'x')));
+    const quick = rawSocket(bridge, Buffer.concat([bytes(asking('/mqtt', 'mqtt')), frame(2, will), frame(2, publish(`${topic}/word`, 'x'))]));
     assert.equal((await device.other()).text, 'x');
-    await quick.until(() => quick.got.includes(Buffer.from([0x82, 4, 0x20, 2, 0, 0])));
+    await quick.until(() => quick.received().includes(CONNACK), 'CONNACK');
     quick.end(); // no close frame
     assert.equal((await device.other()).text, 'gone');
-    await quick.until(() => quick.gone);
-    const half = await tcp(handshake('/mqtt', 'mqtt'), frame(connect(unique('h'))), frame(publish(`${topic}/half`, 'all of it')).subarray(0, -3));
-    await half.until(() => half.got.includes(Buffer.from([0x82, 4, 0x20, 2, 0, 0])));
+    await quick.until(() => quick.destroyed, 'the end');
+    const half = rawSocket(bridge, Buffer.concat([bytes(asking('/mqtt', 'mqtt')), frame(2, connect(unique('h'))),
+        frame(2, publish(`${topic}/half`, 'all of it')).subarray(0, -3)]));
+    await half.until(() => half.received().includes(CONNACK), 'CONNACK');
     half.resetAndDestroy();
     await tunnelsAreGone();
 });

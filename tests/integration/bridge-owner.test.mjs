@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Collections with an `owner`: who is not listed sees and changes his own records alone, by whatever way they change.
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { after, test } from 'node:test';
@@ -9,7 +8,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { Bridge, token } from '../lib/bridge.mjs';
 import { Broker } from '../lib/broker.mjs';
 import { unique } from '../lib/client.mjs';
-import { ctl } from '../lib/env.mjs';
+import { randomness, seed } from '../lib/random.mjs';
 import { Replica } from '../lib/replica.mjs';
 import { poll } from '../lib/wait.mjs';
 
@@ -81,8 +80,7 @@ const brief = (messages) => messages.map((m) => [m.type, m.recordId, m.metadata.
 
 /** What the database holds for a user, as a Replica's list. */
 function heldFor(collection, user) {
-    const text = execFileSync(ctl, ['--db', broker.database, 'export', collection], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'], maxBuffer: 1 << 28 });
-    return text.split('\n').filter(Boolean).map((line) => JSON.parse(line))
+    return broker.stored(collection)
         .filter(({ data }) => data.ownerId === user)
         .map(({ id, version, data }) => [id, version, data])
         .sort(([a], [b]) => (a < b ? -1 : 1));
@@ -439,17 +437,6 @@ test('errors of the plugin are counted', async () => {
 
 // --- everybody at once ----------------------------------------------------------------------------------------------
 
-/** Numbers that are the same for the same seed: mulberry32. */
-function random(seed) {
-    let a = seed;
-    return (n) => {
-        a = (a + 0x6d2b79f5) | 0;
-        let t = Math.imul(a ^ (a >>> 15), 1 | a);
-        t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-        return ((t ^ (t >>> 14)) >>> 0) % n;
-    };
-}
-
 const users = ['ana', 'bo', 'cy'];
 
 /** What somebody might do to one of a few records. Whoever gives a record to somebody else gives it his mark. */
@@ -520,8 +507,7 @@ class Reader {
 }
 
 test('everybody writes and reads at once; each has exactly his own in the end', async () => {
-    const seed = Number(process.env.MQSYNC_SEED ?? Date.now() % 1_000_000);
-    const pick = random(seed);
+    const pick = randomness(seed);
     const collection = unique('c');
     const tight = { bridge: { sendQueueBytes: 50_000 } };
     const both = [await start(tight), await start(tight, { database: false })];

@@ -4,14 +4,14 @@
 //
 // MQSYNC_SEED=n plays the random part again as it was; MQSYNC_ROUNDS=n plays longer.
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { after, test } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
 import { Bridge, startBoth, token } from '../lib/bridge.mjs';
 import { unique } from '../lib/client.mjs';
-import { ctl, deadlineMs } from '../lib/env.mjs';
+import { deadlineMs } from '../lib/env.mjs';
+import { randomness, seed } from '../lib/random.mjs';
 import { SyncLayerApp } from '../lib/synclayer.mjs';
 import { poll } from '../lib/wait.mjs';
 
@@ -29,19 +29,7 @@ async function startApp(collections, options = {}) {
     return app;
 }
 
-/** What the database holds: {id: data}. */
-function stored(collection) {
-    const args = ['--db', broker.database, '--quiet', 'export', collection];
-    try {
-        const lines = execFileSync(ctl, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }).split('\n').filter(Boolean);
-        return Object.fromEntries(lines.map((line) => JSON.parse(line)).map((record) => [record.recordId ?? record.id, record.data]));
-    } catch (error) {
-        if (/no collection/.test(error.stderr)) {
-            return {};
-        }
-        throw error;
-    }
-}
+const stored = (collection) => Object.fromEntries(broker.stored(collection).map(({ id, data }) => [id, data]));
 
 /** Everybody shows what the database holds. */
 async function equal(collection, replicas, why = '') {
@@ -270,22 +258,9 @@ test('each change comes again by HTTP: one version, and what the connection lost
     assert.deepEqual([a.queue, b.queue], [[], []]);
 });
 
-/** Numbers that a seed gives again. */
-function randomness(seed) {
-    let a = seed >>> 0;
-    const next = () => {
-        a = a + 0x6D2B79F5 >>> 0;
-        let t = Math.imul(a ^ a >>> 15, a | 1);
-        t ^= t + Math.imul(t ^ t >>> 7, t | 61);
-        return ((t ^ t >>> 14) >>> 0) / 4294967296;
-    };
-    return { below: (n) => Math.floor(next() * n), pick: (list) => list[Math.floor(next() * list.length)] };
-}
-
-const seed = Number(process.env.MQSYNC_SEED ?? Date.now() % 1_000_000);
-
 test(`anything in any order, restarts too (MQSYNC_SEED=${seed})`, async () => {
     const random = randomness(seed);
+    const pick = (list) => list[random(list.length)];
     const collection = unique('c');
     const players = [await startApp([collection], { zoneMinutes: 120 }), await startApp([collection], { zoneMinutes: -300, reconnectMs: 50 })];
     const documented = await new Documented(collection).connect();
@@ -294,11 +269,11 @@ test(`anything in any order, restarts too (MQSYNC_SEED=${seed})`, async () => {
     let n = 0;
     const living = (app) => Object.keys(app.local.visible(collection));
     const edit = async () => {
-        const app = random.pick(players);
-        const id = random.pick(living(app));
+        const app = pick(players);
+        const id = pick(living(app));
         const value = ++n;
-        const field = random.pick(['a', 'b', 'c']);
-        switch (random.below(id === undefined ? 1 : 8)) {
+        const field = pick(['a', 'b', 'c']);
+        switch (random(id === undefined ? 1 : 8)) {
             case 0:
                 app.save(collection, `r${++n}`, { a: value, b: 0, c: 0 });
                 break;
@@ -326,7 +301,7 @@ test(`anything in any order, restarts too (MQSYNC_SEED=${seed})`, async () => {
         async () => {
             // what is on its way when a connection goes is gone: that is what the SDK's HTTP queue is for
             await equal(collection, replicas, 'before a connection is lost');
-            const app = random.pick(players);
+            const app = pick(players);
             const { connections } = app;
             app.lose();
             await device.short(collection, `m${++n}`, 'insert', { a: n });
@@ -344,19 +319,19 @@ test(`anything in any order, restarts too (MQSYNC_SEED=${seed})`, async () => {
         async () => {
             await equal(collection, replicas, 'before the broker goes');
             const mark = bridge.log.length;
-            await broker.restart({ kill: random.below(2) === 0 });
+            await broker.restart({ kill: random(2) === 0 });
             await bridge.waitForLog(/MQS3010/, mark);
             device = await broker.client();
         },
     ];
     for (let round = 0; round < Number(process.env.MQSYNC_ROUNDS ?? 8); round++) {
-        for (let i = random.below(40); i >= 0; i--) {
+        for (let i = random(40); i >= 0; i--) {
             await edit();
         }
-        if (random.below(2)) {
+        if (random(2)) {
             await equal(collection, replicas, `in round ${round}`);
         }
-        await random.pick(restart)();
+        await pick(restart)();
     }
     await equal(collection, replicas, 'at the end');
 });

@@ -5,6 +5,7 @@ import { after, test } from 'node:test';
 import { Broker } from '../lib/broker.mjs';
 import { eventBarrier, unique } from '../lib/client.mjs';
 import { memoryFactor, patience } from '../lib/env.mjs';
+import { randomness } from '../lib/random.mjs';
 import { packet } from '../lib/raw-mqtt.mjs';
 
 const broker = await Broker.start({
@@ -51,15 +52,6 @@ async function raw(version = 4, options = {}) {
     return client;
 }
 
-/** The same numbers in every run, so that a failure comes again. */
-function random(seed) {
-    let state = seed;
-    return (below) => {
-        state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-        return Math.floor((state / 2 ** 32) * below);
-    };
-}
-
 const SEEDS = [
     '{"type":"insert","collection":"c","recordId":"r","data":{"a":1,"b":[1,2,{"c":"\\u00e9"}]},"timestamp":"2026-01-01T00:00:00Z","metadata":{"mutationId":"m","baseVersion":1}}',
     '{"type":"update","recordId":"r","data":{"a":null,"n":123456789012345678901234567890.5e10}}',
@@ -83,7 +75,7 @@ function mutated(pick) {
 
 test('a stream of garbage', async () => {
     await survive(async () => {
-        const pick = random(20261122);
+        const pick = randomness(20261122);
         for (const version of [4, 5]) {
             const client = await raw(version);
             const topics = [
@@ -347,7 +339,7 @@ test('long and odd client ids and topics', async () => {
 
 test('packets that are not MQTT', async () => {
     await survive(async () => {
-        const pick = random(7);
+        const pick = randomness(7);
         for (let i = 0; i < 60; i++) {
             const client = await raw(i % 2 ? 4 : 5);
             if (i % 3 === 0) client.send(Buffer.from(Array.from({ length: 300 }, () => pick(256))));

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // A Mosquitto of the test's own: free ports, its own directory, ready when it has answered, its log kept.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import fs from 'node:fs';
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { Client } from './client.mjs';
-import { brokerProgram, deadlineMs, patience, plugin, preload, wrapper } from './env.mjs';
+import { brokerProgram, ctl, deadlineMs, patience, plugin, preload, wrapper } from './env.mjs';
 import { RawClient } from './raw-mqtt.mjs';
 import { Waiters, withDeadline } from './wait.mjs';
 
@@ -271,6 +271,20 @@ export class Broker {
             client.end();
         }
         this.clients.clear();
+    }
+
+    /** What the database holds of a collection, looked at from outside: [{id, version, data, ...}]. */
+    stored(collection) {
+        const args = ['--db', this.database, '--quiet', 'export', collection];
+        try {
+            const text = execFileSync(ctl, args, { encoding: 'utf8', maxBuffer: Infinity, stdio: ['ignore', 'pipe', 'pipe'] });
+            return text.split('\n').filter(Boolean).map((line) => JSON.parse(line));
+        } catch (error) {
+            if (/no collection/.test(error.stderr)) {
+                return [];
+            }
+            throw error;
+        }
     }
 
     /** SIGTERM; fails when the broker died before or does not end cleanly. */
