@@ -27,7 +27,7 @@ static void feed_all(struct mqsync_bridge *b)
     for (struct mqsync_session *s = b->sessions; s; s = s->next)
         for (struct mqsync_feed *f = s->feeds; f; f = f->next)
             mqsync_feed_hunger(b, f);
-    if (b->feeds.first || b->rests.first)
+    if (b->feeds.hungry.first || b->rests.hungry.first)
         mqsync_server_pump_in(b->server, 0);
 }
 

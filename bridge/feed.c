@@ -52,25 +52,9 @@ enum mqsync_code mqsync_feed_open(struct mqsync_bridge *b, struct mqsync_session
     return MQSYNC_OK;
 }
 
-static void leave_turn(struct mqsync_feeds *feeds, struct mqsync_feed *f)
-{
-    struct mqsync_feed *before = NULL;
-
-    for (struct mqsync_feed *at = feeds->first; at != f; at = at->next_hungry)
-        before = at;
-    if (before)
-        before->next_hungry = f->next_hungry;
-    else
-        feeds->first = f->next_hungry;
-    if (feeds->last == f)
-        feeds->last = before;
-    f->hungry = false;
-}
-
 void mqsync_feed_close(struct mqsync_bridge *b, struct mqsync_feed *f)
 {
-    if (f->hungry)
-        leave_turn(&b->feeds, f);
+    mqsync_turns_leave(&b->feeds.hungry, &f->turn);
     mqsync_feed_forget_question(b, f);
     if (f->subscription)
         mqsync_channel_remove(f->channel, f);
@@ -81,19 +65,13 @@ void mqsync_feed_close(struct mqsync_bridge *b, struct mqsync_feed *f)
 
 static bool enter_turn(struct mqsync_feeds *feeds, struct mqsync_feed *f)
 {
-    if (f->hungry || f->asked || f->live)
+    if (f->turn.waiting || f->asked || f->live)
         return false;
     if (f->session->queue.bytes > MQSYNC_QUEUE_LOW) {
         f->session->starving = true;
         return false;
     }
-    f->hungry = true;
-    f->next_hungry = NULL;
-    if (feeds->last)
-        feeds->last->next_hungry = f;
-    else
-        feeds->first = f;
-    feeds->last = f;
+    mqsync_turns_enter(&feeds->hungry, &f->turn);
     return true;
 }
 
@@ -160,13 +138,7 @@ void mqsync_feed_unsent(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t
 
 static struct mqsync_feed *take_turn(struct mqsync_feeds *feeds)
 {
-    struct mqsync_feed *f = feeds->first;
-
-    feeds->first = f->next_hungry;
-    if (!feeds->first)
-        feeds->last = NULL;
-    f->hungry = false;
-    return f;
+    return (struct mqsync_feed *)((char *)mqsync_turns_take(&feeds->hungry) - offsetof(struct mqsync_feed, turn));
 }
 
 static void fail(struct mqsync_feed *f, const struct mqsync_error *error)
@@ -219,12 +191,12 @@ void mqsync_feeds_pump(struct mqsync_bridge *b)
     if (b->checking_until_ms)
         return;
     b->feeds.walked_long = false;
-    while (b->feeds.first && now - begin < PUMP_US && !b->feeds.walked_long) {
+    while (b->feeds.hungry.first && now - begin < PUMP_US && !b->feeds.walked_long) {
         struct mqsync_feed *f = take_turn(&b->feeds);
         if (!feed_one(b, f, now))
             return;
         now = mqsync_monotonic_us();
     }
-    if (b->feeds.first)
+    if (b->feeds.hungry.first)
         mqsync_server_pump_in(b->server, 0);
 }

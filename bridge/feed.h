@@ -11,6 +11,7 @@
 
 #include "frame.h"
 #include "message.h"
+#include "turns.h"
 
 struct mqsync_bridge;
 struct mqsync_channel;
@@ -21,11 +22,11 @@ enum { MQSYNC_OWN_MAX = 64 };
 struct mqsync_feed {
     struct mqsync_session *session;
     struct mqsync_channel *channel;
-    struct mqsync_feed *next;        /* of the session's */
-    struct mqsync_feed *next_hungry; /* in turn */
-    size_t place;                    /* among the channel's */
-    bool subscription;               /* or one `sync` */
-    bool hungry, live, started;
+    struct mqsync_feed *next; /* of the session's */
+    struct mqsync_turn turn;  /* among the hungry ones */
+    size_t place;             /* among the channel's */
+    bool subscription;        /* or one `sync` */
+    bool live, started;
     bool full_updates; /* an update carries the whole record: changes are read, not passed on */
     bool tombstones;   /* the snapshot ends with a `delete` for each tombstone */
     bool no_pages;     /* no snapshot */
@@ -61,8 +62,8 @@ struct mqsync_feed {
 };
 
 struct mqsync_feeds {
-    struct mqsync_feed *first, *last; /* hungry ones, in turn */
-    bool walked_long;                 /* one has used up its time: enough for this turn */
+    struct mqsync_turns hungry;
+    bool walked_long; /* one has used up its time: enough for this turn */
 };
 
 /* Starts a subscription or `sync` as the message asks; *ret is the session's until closed. What it sends, `subscribed`

@@ -56,7 +56,7 @@ void mqsync_feed_forget_question(struct mqsync_bridge *b, struct mqsync_feed *f)
         mqsync_question_end(b);
     f->asked = false;
     mqsync_queue_free(&f->held);
-    if (b->feeds.first)
+    if (b->feeds.hungry.first)
         mqsync_server_pump_in(b->server, 0);
 }
 

@@ -7,6 +7,7 @@
 #include "http_answer.h"
 #include "query.h"
 #include "token.h"
+#include "turns.h"
 
 struct mqsync_bridge;
 struct mqsync_exchange; /* the socket's side of it */
@@ -31,8 +32,8 @@ struct mqsync_rest {
     /* a reading */
     struct mqsync_buf args; /* what the query's slices point into */
     struct mqsync_query query;
-    bool reading, hungry;
-    struct mqsync_rest *next_hungry;
+    bool reading;
+    struct mqsync_turn turn; /* among the hungry readings */
     int64_t arrived_us;
     uint64_t at; /* the seq reached */
     uint64_t skipped, taken;
@@ -49,7 +50,7 @@ struct mqsync_rests {
     struct mqsync_rest *buckets[MQSYNC_RESTS_BUCKETS];
     size_t n;
     uint64_t handles;
-    struct mqsync_rest *first, *last; /* hungry readings, in turn */
+    struct mqsync_turns hungry; /* readings */
 };
 
 struct mqsync_rest_request {

@@ -24,41 +24,11 @@ static const struct mqsync_slice nothing;
 
 /* --- turns -------------------------------------------------------------------------------------------------------- */
 
-static void enter_turn(struct mqsync_rests *all, struct mqsync_rest *r)
-{
-    if (r->hungry)
-        return;
-    r->hungry = true;
-    r->next_hungry = NULL;
-    if (all->last)
-        all->last->next_hungry = r;
-    else
-        all->first = r;
-    all->last = r;
-}
-
-static void leave_turn(struct mqsync_rests *all, struct mqsync_rest *r)
-{
-    struct mqsync_rest *before = NULL;
-
-    if (!r->hungry)
-        return;
-    for (struct mqsync_rest *at = all->first; at != r; at = at->next_hungry)
-        before = at;
-    if (before)
-        before->next_hungry = r->next_hungry;
-    else
-        all->first = r->next_hungry;
-    if (all->last == r)
-        all->last = before;
-    r->hungry = false;
-}
-
 void mqsync_rest_hunger(struct mqsync_rest *r)
 {
     if (r->asked || r->answer.body.n > READY_MAX)
         return;
-    enter_turn(&r->bridge->rests, r);
+    mqsync_turns_enter(&r->bridge->rests.hungry, &r->turn);
     mqsync_server_pump_in(r->bridge->server, 0);
 }
 
@@ -74,7 +44,7 @@ static void forget_question(struct mqsync_rest *r)
 
 void mqsync_rest_stop_reading(struct mqsync_rest *r)
 {
-    leave_turn(&r->bridge->rests, r);
+    mqsync_turns_leave(&r->bridge->rests.hungry, &r->turn);
     forget_question(r);
 }
 
@@ -435,9 +405,14 @@ static bool serve(struct mqsync_rest *r, int64_t now_us)
     }
     if (wait == 0 && ask(r))
         return true;
-    enter_turn(&r->bridge->rests, r);
+    mqsync_turns_enter(&r->bridge->rests.hungry, &r->turn);
     mqsync_server_pump_in(r->bridge->server, wait > 0 ? wait : AGAIN_US);
     return false;
+}
+
+static struct mqsync_rest *take_turn(struct mqsync_rests *all)
+{
+    return (struct mqsync_rest *)((char *)mqsync_turns_take(&all->hungry) - offsetof(struct mqsync_rest, turn));
 }
 
 void mqsync_rests_pump(struct mqsync_bridge *b)
@@ -447,13 +422,12 @@ void mqsync_rests_pump(struct mqsync_bridge *b)
 
     if (b->checking_until_ms)
         return;
-    while (all->first && now - begin < PUMP_US) {
-        struct mqsync_rest *r = all->first;
-        leave_turn(all, r);
+    while (all->hungry.first && now - begin < PUMP_US) {
+        struct mqsync_rest *r = take_turn(all);
         if (!serve(r, now))
             return;
         now = mqsync_monotonic_us();
     }
-    if (all->first)
+    if (all->hungry.first)
         mqsync_server_pump_in(b->server, 0);
 }

@@ -922,7 +922,7 @@ static void check_session(const struct mqsync_session *s)
     CHECK(events <= QUEUE_BYTES);
     for (const struct mqsync_feed *f = s->feeds; f; f = f->next) {
         CHECK(f->held.bytes <= QUEUE_BYTES);
-        CHECK(!(f->live && (f->hungry || f->asked)));
+        CHECK(!(f->live && (f->turn.waiting || f->asked)));
         CHECK(!f->subscription || f->channel->feeds[f->place] == f);
     }
 }
@@ -938,10 +938,10 @@ static void check_books(void)
         for (const struct mqsync_feed *f = s->feeds; f; f = f->next) {
             subscriptions += f->subscription;
             asked += f->asked;
-            hungry += f->hungry;
+            hungry += f->turn.waiting;
         }
     }
-    for (const struct mqsync_feed *f = w.bridge.feeds.first; f; f = f->next_hungry)
+    for (const struct mqsync_turn *t = w.bridge.feeds.hungry.first; t; t = t->next)
         in_turn++;
     CHECK(connections == w.bridge.metrics.connections && subscriptions == w.bridge.metrics.subscriptions);
     CHECK(asked == w.bridge.questions.open && hungry == in_turn);
@@ -1182,7 +1182,7 @@ static void finish(void)
             hang_up(&w.sockets[i]);
     for (size_t i = 0; i < MQSYNC_CHANNELS_BUCKETS; i++)
         CHECK(!w.bridge.channels.buckets[i]);
-    CHECK(!w.bridge.feeds.first && w.bridge.questions.open == 0 && w.bridge.metrics.connections == 0);
+    CHECK(!w.bridge.feeds.hungry.first && w.bridge.questions.open == 0 && w.bridge.metrics.connections == 0);
     mqsync_users_sweep(&w.bridge.users, INT64_MAX);
     mqsync_database_reopen(&w.bridge.database);
     mqsync_pending_close(&w.bridge.pending);
