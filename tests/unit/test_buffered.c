@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* bridge/buffered.c, which in this program takes the place of the C library's read(), write() and close() as well. */
-#include <check.h>
 #include <errno.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "buffered.h"
+#include "unit.h"
 
 enum { OURS, PEER };
 
@@ -205,7 +204,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("buffered");
     TCase *c = tcase_create("buffered");
 
     signal(SIGPIPE, SIG_IGN);
@@ -217,10 +215,5 @@ int main(void)
     tcase_add_test(c, a_broken_connection_takes_everything);
     tcase_add_test(c, another_one_begins_with_nothing);
     tcase_add_loop_test(c, all_sizes, 0, 3);
-    suite_add_tcase(suite, c);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_tests("buffered", c);
 }
