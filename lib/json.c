@@ -422,13 +422,7 @@ const char *mqsync_json_skip_value(const char *p, const char *end)
         return end;
     if (*p == '{' || *p == '[')
         return skip_container(p, end);
-    if (*p == '"') {
-        p = mqsync_json_string_end(p + 1, end);
-        return p < end ? p + 1 : end;
-    }
-    while (p < end && *p != ',' && *p != '}' && *p != ']' && !mqsync_json_is_space(*p))
-        p++;
-    return p;
+    return mqsync_json_skip_scalar(p, end);
 }
 
 /* An iterator stands on the opening bracket, then on the commas. */

@@ -100,6 +100,18 @@ static inline const char *mqsync_json_string_end(const char *p, const char *end)
     }
 }
 
+/* Where the string, number or word that begins at p ends; p is not end. */
+static inline const char *mqsync_json_skip_scalar(const char *p, const char *end)
+{
+    if (*p == '"') {
+        p = mqsync_json_string_end(p + 1, end);
+        return p < end ? p + 1 : end;
+    }
+    while (p < end && *p != ',' && *p != '}' && *p != ']' && !mqsync_json_is_space(*p))
+        p++;
+    return p;
+}
+
 /* Where the value that begins at p ends. */
 const char *mqsync_json_skip_value(const char *p, const char *end);
 

@@ -64,17 +64,6 @@ static struct mqsync_json_node *new_node(struct mqsync_json_tree *t)
     return &t->nodes[t->n++];
 }
 
-static const char *leaf_end(const char *p, const char *end)
-{
-    if (*p == '"') {
-        p = mqsync_json_string_end(p + 1, end);
-        return p < end ? p + 1 : end;
-    }
-    while (p < end && *p != ',' && *p != '}' && *p != ']' && !mqsync_json_is_space(*p))
-        p++;
-    return p;
-}
-
 /* A member's key and colon, where *p stands on it. */
 static struct mqsync_slice take_key(const char **p, const char *end)
 {
@@ -119,7 +108,7 @@ bool mqsync_json_tree_add(struct mqsync_json_tree *t, struct mqsync_slice text, 
             open = at;
             p++;
         } else {
-            p = leaf_end(p, end);
+            p = mqsync_json_skip_scalar(p, end);
             node->text.n = (size_t)(p - node->text.p);
         }
     }
