@@ -12,6 +12,7 @@
 #include "http.h"
 #include "server.h"
 #include "session.h"
+#include "socket.h"
 
 enum {
     PIECE_BYTES = 65536,  /* of an answer, before the others get their turn */
@@ -23,7 +24,6 @@ enum {
     LINGER_SECONDS = 2,   /* for the rest of a body that is not wanted: closed at once, the peer might not see why */
     LINGER_BYTES = 4 << 20,
     DISCARD_BYTES = 65536, /* of an unwanted body are taken so that the connection can be used again */
-    ARGS_BYTES = 12288,
     ARGS_MAX = 96,
     ORIGIN_MAX = 512,
 };
@@ -122,15 +122,6 @@ static const struct {
     {WSI_TOKEN_OPTIONS_URI, MQSYNC_HTTP_OPTIONS},
 };
 
-/* Empty: not there. False: too long. */
-static bool header(struct lws *wsi, enum lws_token_indexes which, char *out, size_t size)
-{
-    int n = lws_hdr_total_length(wsi, which);
-
-    out[0] = '\0';
-    return n <= 0 || ((size_t)n < size && lws_hdr_copy(wsi, out, (int)size, which) >= 0);
-}
-
 static void fail(struct mqsync_exchange *x, unsigned status, enum mqsync_code code, const char *text)
 {
     if (answer_of(x)->status)
@@ -168,13 +159,15 @@ static void read_framing(struct mqsync_exchange *x)
 {
     char length[32], encoding[32], expect[32], version[16], connection[32];
 
-    x->is_old = header(x->wsi, WSI_TOKEN_HTTP, version, sizeof(version)) && strcmp(version, "HTTP/1.0") == 0;
-    if (!header(x->wsi, WSI_TOKEN_HTTP_CONTENT_LENGTH, length, sizeof(length)) || !parse_length(length, &x->length)) {
+    x->is_old =
+        mqsync_socket_header(x->wsi, WSI_TOKEN_HTTP, version, sizeof(version)) && strcmp(version, "HTTP/1.0") == 0;
+    if (!mqsync_socket_header(x->wsi, WSI_TOKEN_HTTP_CONTENT_LENGTH, length, sizeof(length)) ||
+        !parse_length(length, &x->length)) {
         fail_head(x, "Content-Length: expected one number");
         return;
     }
     x->has_length = length[0];
-    if (!header(x->wsi, WSI_TOKEN_HTTP_TRANSFER_ENCODING, encoding, sizeof(encoding)) ||
+    if (!mqsync_socket_header(x->wsi, WSI_TOKEN_HTTP_TRANSFER_ENCODING, encoding, sizeof(encoding)) ||
         (encoding[0] && (strcasecmp(encoding, "chunked") != 0 || x->has_length || !takes_body(x->method)))) {
         fail_head(x, "Transfer-Encoding: expected chunked, without a Content-Length, with POST, PUT or PATCH");
         return;
@@ -182,9 +175,10 @@ static void read_framing(struct mqsync_exchange *x)
     x->chunked = encoding[0];
     x->has_body = x->chunked || x->length > 0;
     x->close = x->is_old || (takes_body(x->method) && !x->has_length); /* libwebsockets would wait for more */
-    if (header(x->wsi, WSI_TOKEN_CONNECTION, connection, sizeof(connection)) && strcasecmp(connection, "close") == 0)
+    if (mqsync_socket_header(x->wsi, WSI_TOKEN_CONNECTION, connection, sizeof(connection)) &&
+        strcasecmp(connection, "close") == 0)
         x->close = true;
-    if (header(x->wsi, WSI_TOKEN_HTTP_EXPECT, expect, sizeof(expect)))
+    if (mqsync_socket_header(x->wsi, WSI_TOKEN_HTTP_EXPECT, expect, sizeof(expect)))
         x->continues = strcasecmp(expect, "100-continue") == 0;
 }
 
@@ -192,7 +186,7 @@ static bool read_origin(struct mqsync_exchange *x)
 {
     char origin[ORIGIN_MAX];
 
-    if (!header(x->wsi, WSI_TOKEN_ORIGIN, origin, sizeof(origin)) ||
+    if (!mqsync_socket_header(x->wsi, WSI_TOKEN_ORIGIN, origin, sizeof(origin)) ||
         !mqsync_http_origin_allowed(x->bridge->config, mqsync_slice_str(origin)))
         return false;
     if (origin[0])
@@ -209,13 +203,13 @@ static const char *allowed_methods(const struct mqsync_target *t)
 
 static void open_rest(struct mqsync_exchange *x, const struct mqsync_target *target)
 {
-    char text[ARGS_BYTES], authorization[MQSYNC_TOKEN_MAX + 32];
+    char text[MQSYNC_HEAD_MAX], authorization[MQSYNC_TOKEN_MAX + 32];
     struct mqsync_slice args[ARGS_MAX];
     struct mqsync_rest_request request = {.method = x->method, .target = *target, .args = args};
     size_t used = 0;
     int n;
 
-    if (!header(x->wsi, WSI_TOKEN_HTTP_AUTHORIZATION, authorization, sizeof(authorization))) {
+    if (!mqsync_socket_header(x->wsi, WSI_TOKEN_HTTP_AUTHORIZATION, authorization, sizeof(authorization))) {
         fail(x, 401, MQSYNC_AUTH_FAILED, "Authorization: too long");
         return;
     }
@@ -349,19 +343,19 @@ int mqsync_exchange_begin(struct mqsync_bridge *b, struct lws *wsi, struct mqsyn
 
 /* --- the body ----------------------------------------------------------------------------------------------------- */
 
-static int take_chunks(struct mqsync_exchange *x, struct mqsync_slice bytes)
+static void take_chunks(struct mqsync_exchange *x, struct mqsync_slice bytes)
 {
     switch (mqsync_chunks_take(&x->chunks, bytes, &x->body)) {
     case MQSYNC_CHUNKS_BAD:
         fail(x, 400, MQSYNC_INVALID_MESSAGE, "the body's chunks are not well formed");
         refuse_body(x);
-        return 0;
+        break;
     case MQSYNC_CHUNKS_END:
         if (x->body.n <= max_body(x))
             run(x);
-        return 0;
+        break;
     default:
-        return 0;
+        break;
     }
 }
 

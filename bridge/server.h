@@ -7,7 +7,9 @@
 
 struct lws;
 struct mqsync_server;
+struct mqsync_peer;
 struct mqsync_socket; /* of one WebSocket connection */
+struct mqsync_sockets;
 
 /* Opens the port and the loop, and says so to the service manager. The bridge must outlive it. */
 enum mqsync_code mqsync_server_open(struct mqsync_bridge *b, struct mqsync_server **ret,
@@ -20,6 +22,8 @@ void mqsync_server_run(struct mqsync_server *s);
 
 /* Of the connection's server. */
 struct mqsync_bridge *mqsync_server_bridge(struct lws *wsi);
+struct mqsync_sockets *mqsync_server_sockets(struct lws *wsi);
+struct mqsync_peer *mqsync_server_peer(struct lws *wsi); /* NULL: no client's connection */
 /* Where the client of a connection is, proxies aside; lives as long as the connection. */
 const char *mqsync_server_client(struct lws *wsi);
 
@@ -29,8 +33,11 @@ void mqsync_server_watch_upstream(struct mqsync_server *s, int fd, bool write);
 /* Calls mqsync_feeds_pump() after so many microseconds, or earlier when that has been asked for. */
 void mqsync_server_pump_in(struct mqsync_server *s, int64_t us);
 
-/* Calls mqsync_upstream_turn_over() at the end of this turn of the loop. */
+/* What has become known in this turn of the loop leaves at its end: messages to clients, and commands by
+ * mqsync_upstream_turn_over(). */
 void mqsync_server_turn_over(struct mqsync_server *s);
+
+/* --- socket.c ----------------------------------------------------------------------------------------------------- */
 
 /* There is something to be had from mqsync_session_next(). */
 void mqsync_socket_wake(struct mqsync_socket *s);

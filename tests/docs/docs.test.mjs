@@ -202,3 +202,8 @@ test('paths of this repository that the documents name are there', () => {
         }
     }
 });
+
+test('docs/architecture.md has every file of the bridge in its table, and no others', () => {
+    const rows = found(section('docs/architecture.md', 'The bridge'), /^\| (`[^|]+`) \|/gm).join();
+    assert.deepEqual(found(rows, /\w+\.c\b/g), fs.readdirSync(path.join(repository, 'bridge')).filter((name) => name.endsWith('.c')).sort());
+});
