@@ -36,7 +36,7 @@ struct mqsync_feed {
     uint64_t seq;      /* reached */
     uint64_t complete; /* nothing up to there is missing, while some of what lies between there and seq may be: of a
                         * record that has changed again since, only the later pages tell that it was lost on the way */
-    char epoch[33];    /* that seq belongs to; "": the client did not say */
+    char epoch[MQSYNC_EPOCH_SIZE]; /* that seq belongs to; "": the client did not say */
     /* of the pages being sent */
     bool paging;       /* between the first and the last page */
     bool page_always;  /* a page even when it is empty */

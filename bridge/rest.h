@@ -38,7 +38,7 @@ struct mqsync_rest {
     uint64_t at; /* the seq reached */
     uint64_t skipped, taken;
     bool found_more;
-    char epoch[33]; /* "": not known yet */
+    char epoch[MQSYNC_EPOCH_SIZE]; /* "": not known yet */
     /* through the broker */
     bool asked, unlimited, inexact;
     uint64_t question, asked_left;

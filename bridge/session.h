@@ -4,6 +4,7 @@
 #define MQSYNC_BRIDGE_SESSION_H
 
 #include "bridge.h"
+#include "forwarded.h"
 
 struct mqsync_socket;
 
@@ -12,7 +13,7 @@ struct mqsync_session {
     struct mqsync_bridge *bridge;
     struct mqsync_socket *socket;
     uint64_t handle; /* index and generation */
-    char address[48];
+    char address[MQSYNC_ADDRESS_LEN];
     char *path; /* collections of /ws/{...}; NULL: none, or subscribed already */
     bool authenticated;
     struct mqsync_claims claims;

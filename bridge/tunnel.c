@@ -5,6 +5,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "forwarded.h"
 #include "server.h"
 #include "stream.h"
 
@@ -34,7 +35,7 @@ struct mqsync_tunnel {
     const char *close_reason;
     int64_t heard_ms;
     int64_t deadline_ms; /* for what is under way; 0: nothing is */
-    char address[48];
+    char address[MQSYNC_ADDRESS_LEN];
 };
 
 struct mqsync_tunnels {

@@ -13,6 +13,7 @@
 #include "operations.gen.h"
 
 #define MQSYNC_MAX_MUTATION_ID 128
+#define MQSYNC_EPOCH_SIZE 33 /* an epoch's 32 hex digits and a NUL */
 
 /* How the Correlation Data of a bridge's commands begins. The plugin leaves it on the event, where the bridge knows its
  * own by it. */

@@ -6,6 +6,7 @@
 
 #include "ctl.h"
 #include "line.h"
+#include "message.h"
 
 #define LOOK_EVERY_MS 100
 
@@ -15,7 +16,7 @@ struct watch {
     struct mqsync_reader *reader; /* NULL: to be opened (again) */
     ino_t file;                   /* that the reader has open: a restore puts another one in its place */
     uint64_t since;
-    char epoch[33]; /* empty: not known yet */
+    char epoch[MQSYNC_EPOCH_SIZE]; /* empty: not known yet */
     bool complained;
     struct mqsync_buf out;
 };
