@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 #include <time.h>
 
+#include "ahead.h"
 #include "http.h"
 #include "server.h"
 #include "session.h"
@@ -329,15 +330,15 @@ int mqsync_exchange_begin(struct mqsync_bridge *b, struct lws *wsi, struct mqsyn
         route(x, path);
     if (!x->has_body || x->own.status == 400) {
         run(x);
-        return 0;
-    }
-    if (x->length > max_body(x)) {
+    } else if (x->length > max_body(x)) {
         refuse_size(x);
     } else if (answer_of(x)->status && (x->continues || x->chunked || x->length > DISCARD_BYTES)) {
         refuse_body(x);
     } else if (x->continues && lws_write(wsi, go_on, sizeof(go_on) - 1, LWS_WRITE_HTTP) < 0) {
         return -1;
     }
+    if (x->has_body || takes_body(x->method))
+        mqsync_ahead_expect_body(wsi);
     return 0;
 }
 
@@ -553,7 +554,7 @@ static int finish(struct mqsync_exchange **at)
     lws_set_timeout(wsi, NO_PENDING_TIMEOUT, 0);
     mqsync_exchange_close(x);
     lws_rx_flow_control(wsi, 1);
-    if (lws_http_transaction_completed(wsi))
+    if (mqsync_ahead_completed(wsi))
         return -1;
     lws_set_timeout(wsi, PENDING_TIMEOUT_HTTP_KEEPALIVE_IDLE, kept_seconds);
     return 0;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "accept.h"
+#include "ahead.h"
 #include "exchange.h"
 #include "http.h"
 #include "server.h"
@@ -133,33 +134,59 @@ static bool subprotocol_fits(struct lws *wsi, bool tunnel)
     return false;
 }
 
-/* 0: goes on; 1: refused and answered; -1: to be closed. */
-static int on_upgrade(struct lws *wsi, const char *to)
+/* Whether this is the beginning of a WebSocket, if a bad one. Any other upgrade is only offered (`curl --http2` and
+ * Java offer h2c), and without `Connection: Upgrade` it is none of the bridge's business. */
+static bool wants_websocket(struct lws *wsi, const char *to)
+{
+    char connection[256];
+
+    return strcasecmp(to, "websocket") == 0 &&
+           mqsync_socket_header(wsi, WSI_TOKEN_CONNECTION, connection, sizeof(connection)) &&
+           strcasestr(connection, "upgrade");
+}
+
+static void check_upgrade(struct lws *wsi, struct mqsync_http_answer *ret)
 {
     const struct mqsync_bridge *b = mqsync_server_bridge(wsi);
-    struct mqsync_http_answer answer = {0};
     char path[PATH_MAX_BYTES], origin[512];
     const char *collections;
     bool got = mqsync_socket_header(wsi, WSI_TOKEN_GET_URI, path, sizeof(path)),
          tunnel = got && strcmp(path, "/mqtt") == 0;
 
-    if (too_many(wsi, &answer))
-        return respond(wsi, &answer) ? -1 : 1;
-    if (!got || strcmp(to, "websocket") != 0 ||
-        !(tunnel ? b->config->bridge.mqtt : mqsync_http_is_websocket(path, &collections)))
-        mqsync_http_fail(404, MQSYNC_INVALID_MESSAGE, "there is no WebSocket at this path", &answer);
+    if (!got || !(tunnel ? b->config->bridge.mqtt : mqsync_http_is_websocket(path, &collections)))
+        mqsync_http_fail(404, MQSYNC_INVALID_MESSAGE, "there is no WebSocket at this path", ret);
     else if (!mqsync_socket_header(wsi, WSI_TOKEN_ORIGIN, origin, sizeof(origin)) ||
              !mqsync_http_origin_allowed(b->config, mqsync_slice_str(origin)))
-        mqsync_http_fail(403, MQSYNC_UNAUTHORIZED, "pages of this origin are not allowed here", &answer);
+        mqsync_http_fail(403, MQSYNC_UNAUTHORIZED, "pages of this origin are not allowed here", ret);
+    else if (!lws_hdr_total_length(wsi, WSI_TOKEN_HOST) || !lws_hdr_total_length(wsi, WSI_TOKEN_KEY))
+        mqsync_http_fail(400, MQSYNC_INVALID_MESSAGE, "a WebSocket begins with Host and Sec-WebSocket-Key", ret);
     else if (!subprotocol_fits(wsi, tunnel))
         mqsync_http_fail(400, MQSYNC_INVALID_MESSAGE,
-                         tunnel ? "the WebSocket subprotocol here is mqtt" : "no such WebSocket subprotocol here",
-                         &answer);
+                         tunnel ? "the WebSocket subprotocol here is mqtt" : "no such WebSocket subprotocol here", ret);
     else if (b->stopping)
-        mqsync_http_fail(503, MQSYNC_SERVER_ERROR, "the server is stopping", &answer);
-    else
+        mqsync_http_fail(503, MQSYNC_SERVER_ERROR, "the server is stopping", ret);
+}
+
+/* to: the header's value, which libwebsockets looks at again afterwards. 0: goes on; 1: refused and answered; -1: to be
+ * closed. */
+static int on_upgrade(struct lws *wsi, char *to)
+{
+    struct mqsync_http_answer answer = {0};
+    /* the library does not read a body before an upgrade: what follows would be taken for the next request */
+    bool body = lws_hdr_total_length(wsi, WSI_TOKEN_HTTP_CONTENT_LENGTH) ||
+                lws_hdr_total_length(wsi, WSI_TOKEN_HTTP_TRANSFER_ENCODING);
+
+    if (!lws_hdr_total_length(wsi, WSI_TOKEN_UPGRADE))
+        return -1; /* the library has answered 403 already, and `to` is no more */
+    if (!wants_websocket(wsi, to)) {
+        *to = '-'; /* an upgrade that the library does not know, after this call, is a request like others */
         return 0;
-    return respond(wsi, &answer) ? -1 : 1;
+    }
+    if (!too_many(wsi, &answer))
+        check_upgrade(wsi, &answer);
+    if (!answer.status)
+        return 0;
+    return respond(wsi, &answer) || body ? -1 : 1;
 }
 
 /* libwebsockets gets the window sizes of the two directions mixed up; only clients that ask for a size notice. */
@@ -378,8 +405,11 @@ bool mqsync_sockets_flush(struct mqsync_sockets *all, int64_t until_us)
 
 static void on_closed(struct mqsync_socket *socket)
 {
-    struct mqsync_sockets *all = mqsync_server_sockets(socket->wsi);
+    struct mqsync_sockets *all;
 
+    if (!socket->wsi)
+        return; /* it never was open: the library did not like the handshake */
+    all = mqsync_server_sockets(socket->wsi);
     if (all->busy == socket)
         all->busy = NULL;
     lws_dll2_remove(&socket->awake);
@@ -395,6 +425,7 @@ int mqsync_socket_callback(struct lws *wsi, enum lws_callback_reasons reason, vo
 {
     struct mqsync_socket *socket = user;
 
+    mqsync_ahead_forget();
     switch (reason) {
     case LWS_CALLBACK_HTTP:
         return on_http(socket, wsi, (struct mqsync_slice){in, n});
@@ -434,7 +465,8 @@ int mqsync_socket_callback(struct lws *wsi, enum lws_callback_reasons reason, vo
         socket->closing = true;
         return 0;
     case LWS_CALLBACK_CLOSED:
-        on_closed(socket);
+        if (socket)
+            on_closed(socket);
         return 0;
     case LWS_CALLBACK_WS_SERVER_DROP_PROTOCOL:
         if (socket) {

@@ -30,6 +30,26 @@ test('what is no HTTP', async () => {
     await works();
 });
 
+test('handshakes that are not whole, and such as are odd', async () => {
+    const request = (lines) => `GET /ws HTTP/1.1\r\n${Object.entries({ Host: 'x', Upgrade: 'websocket', Connection: 'Upgrade', 'Sec-WebSocket-Version': '13',
+        'Sec-WebSocket-Key': 'dGhlIHNhbXBsZSBub25jZQ==', ...lines }).filter(([, value]) => value !== undefined).map((line) => `${line.join(': ')}\r\n`).join('')}\r\n`;
+    const answer = async (text) => {
+        const socket = raw(text);
+        const got = await Promise.race([socket.ended, new Promise((resolve) => socket.once('data', resolve))]);
+        socket.destroy();
+        return String(got ?? '').split('\r\n')[0].slice(9);
+    };
+    assert.equal(await answer(request({ 'Sec-WebSocket-Key': undefined })), '400 Bad Request');
+    assert.equal(await answer(request({ Host: undefined })), '400 Bad Request');
+    await answer(request({ 'Sec-WebSocket-Key': 'x'.repeat(1000) }));
+    await answer(request({ 'Sec-WebSocket-Key': 'x'.repeat(1000), 'Sec-WebSocket-Protocol': 'mqtt' }).replace('/ws', '/mqtt'));
+    await works();
+    for (const upgrade of ['WebSocket', 'WEBSOCKET']) {
+        assert.equal(await answer(request({ Upgrade: upgrade, Connection: 'keep-alive, upgrade' })), '101 Switching Protocols', upgrade);
+    }
+    await works();
+});
+
 test('what is no WebSocket frame closes that connection alone', async () => {
     const frames = {
         'unknown opcode': frame(5, 'x'),

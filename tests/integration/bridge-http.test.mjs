@@ -417,6 +417,42 @@ test('a connection is kept for as long as is announced, and a little longer', as
     }
 });
 
+test('requests with bodies that come before the one before is answered', async () => {
+    const c = unique('c');
+    const healthz = 'GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n';
+    const post = (id, n) => {
+        const body = JSON.stringify({ recordId: id, data: { n, pad: 'p'.repeat(n) } });
+        return `POST /sync/${c} HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+    };
+    const last = `GET /sync/${c}?fields=n HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`;
+    const requests = [healthz, post('a', 10), healthz, post('b', 20_000), post('c', 5), `DELETE /sync/${c}/a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}`, post('a', 7), last];
+    const all = await raw(bridge, requests.join(''));
+    const answers = all.split(/(?=HTTP\/1\.1 )/).map((answer) => [answer.slice(9, 12), /\r\n\r\n(.*)/s.exec(answer)[1]]);
+    assert.deepEqual(answers.map(([status]) => status), requests.map(() => '200'), all);
+    assert.deepEqual(answers.slice(0, -1).map(([, body]) => JSON.parse(body)).map(({ status, recordId, version }) => status ?? [recordId, version]),
+        ['ok', ['a', 1], 'ok', ['b', 1], ['c', 1], ['a', 2], ['a', 3]]);
+    assert.match(answers.at(-1)[1], /"b","data":\{"n":20000\}[^]*"c","data":\{"n":5\}[^]*"a","data":\{"n":7\}/);
+    assert.equal((await ask('GET', '/healthz')).status, 200);
+});
+
+test('an upgrade to something else is only an offer, and one that is refused leaves nothing behind', async () => {
+    const c = unique('c');
+    const body = '{"recordId":"r","data":{}}';
+    const h2c = 'Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n';
+    const close = 'GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n';
+    const post = (more) => `POST /sync/${c} HTTP/1.1\r\nHost: x\r\n${more}Content-Length: ${body.length}\r\n\r\n${body}`;
+    const statuses = (text) => [...text.matchAll(/HTTP\/1.\d (\d+) /g)].map(([, status]) => status);
+    assert.deepEqual(statuses(await raw(bridge, `${post(h2c)}GET /sync/${c}/r HTTP/1.1\r\nHost: x\r\n${h2c}\r\n${close}`)), ['200', '200', '200']);
+    const proxied = `GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: close\r\n\r\n`;
+    assert.match(await raw(bridge, proxied), /^HTTP\/1.1 404 [^]*there is nothing at this path/);
+    // a body that nobody reads is not the next request
+    const keepAlive = 'GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n';
+    for (const [upgrade, status] of [['websocket', '404'], ['TLS/1.2', '403'], ['websocket, h2c', '403']]) {
+        const text = `POST /sync/${c} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: ${upgrade}\r\nContent-Length: ${close.length}\r\n\r\n${close}`;
+        assert.deepEqual(statuses(await raw(bridge, keepAlive + text)), ['200', status], upgrade);
+    }
+});
+
 test('what libwebsockets turns away itself', async () => {
     for (const line of ['TRACE /sync/c', 'PROPFIND /sync/c', 'FOO /sync/c', 'OPTIONS *', 'GET http://x/sync/c', 'GET /sync/%zz']) {
         assert.match(await raw(bridge, `${line} HTTP/1.1\r\nHost: x\r\n\r\n`), /^HTTP\/1.0 403 [^]*<h1>403/, line);
