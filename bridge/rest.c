@@ -146,6 +146,8 @@ static enum mqsync_code authenticate(struct mqsync_rest *r, struct mqsync_slice 
         return MQSYNC_OK;
     if (authorization.n <= n || strncasecmp(authorization.p, scheme, n) != 0)
         return mqsync_fail(ret_error, MQSYNC_AUTH_FAILED, "a token is needed: Authorization: Bearer ...");
+    while (n < authorization.n && authorization.p[n] == ' ')
+        n++;
     return mqsync_token_verify(r->bridge->verifier, (struct mqsync_slice){authorization.p + n, authorization.n - n},
                                mqsync_time_now(), &r->claims, ret_error);
 }
@@ -271,6 +273,7 @@ static void forward(struct mqsync_rest *r, const struct mqsync_message *m)
         return;
     }
     r->sent = true;
+    r->oversized = m->data.n > b->config->limits.max_record_bytes;
     r->deadline_ms = mqsync_monotonic_us() / 1000 + CONFIRM_MS;
 }
 
@@ -376,7 +379,7 @@ static void take_error(struct mqsync_rest *r, struct mqsync_slice payload)
         take_gone(r);
         return;
     }
-    if (!begin_answer(r, status_of(code)))
+    if (!begin_answer(r, code == MQSYNC_INVALID_MESSAGE && r->oversized ? 413 : status_of(code)))
         return;
     r->bridge->metrics.errors[code]++;
     mqsync_buf_add_slice(&r->answer.body, payload);

@@ -26,6 +26,7 @@ struct mqsync_rest {
     struct mqsync_http_answer answer;
     /* a write on its way */
     bool sent, acknowledged, answered;
+    bool oversized;      /* its data alone is more than a record may have */
     int64_t deadline_ms; /* monotonic; 0: none */
     uint64_t version, seq;
     struct mqsync_buf winner; /* of a conflict: members of the answer */

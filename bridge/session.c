@@ -252,8 +252,7 @@ static void subscribe_path(struct mqsync_session *s)
 
     s->path = NULL;
     while (list && (name = strsep(&rest, ","))) {
-        struct mqsync_message m = {
-            .type = MQSYNC_TYPE_SUBSCRIBE, .collection = mqsync_slice_str(name), .full_updates = true};
+        struct mqsync_message m = {.type = MQSYNC_TYPE_SUBSCRIBE, .collection = mqsync_slice_str(name)};
         subscribe(s, &m, true);
     }
     free(list);
@@ -336,11 +335,14 @@ static struct mqsync_feed *subscription_to(const struct mqsync_session *s, struc
     return NULL;
 }
 
-/* One who has come by /ws/{collections} and subscribes again as well is told that it is, and gets no second snapshot.
- * Any other `subscribe` begins anew. */
+/* One who has come by /ws/{collections} gets what an app needs, also where it subscribes by a message that does not ask
+ * for anything else; when it subscribes again it is told that it has, and gets no second snapshot. Any other
+ * `subscribe` begins anew. */
 static void subscribe(struct mqsync_session *s, const struct mqsync_message *m, bool by_path)
 {
     struct mqsync_feed *have = subscription_to(s, m->collection);
+    bool as_app = s->came_by_path && !m->has_since && !m->no_sync && !m->delta_updates;
+    struct mqsync_message as_asked = *m;
     struct mqsync_error e;
     uint64_t rule;
 
@@ -360,7 +362,8 @@ static void subscribe(struct mqsync_session *s, const struct mqsync_message *m, 
         send_error_about(s, &e, m);
         return;
     }
-    add_feed(s, m, rule, by_path);
+    as_asked.full_updates |= as_app;
+    add_feed(s, &as_asked, rule, as_app);
 }
 
 static void unsubscribe(struct mqsync_session *s, const struct mqsync_message *m)
@@ -539,6 +542,7 @@ struct mqsync_session *mqsync_session_open(struct mqsync_bridge *b, struct mqsyn
     b->metrics.connections++;
     b->metrics.connections_total++;
     s->path = path ? strdup(path) : NULL;
+    s->came_by_path = path;
     if (!b->verifier ? become(s, &nobody) : token.n && authenticate(s, token))
         subscribe_path(s);
     return s;

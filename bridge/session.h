@@ -15,6 +15,7 @@ struct mqsync_session {
     uint64_t handle; /* index and generation */
     char address[MQSYNC_ADDRESS_LEN];
     char *path; /* collections of /ws/{...}; NULL: none, or subscribed already */
+    bool came_by_path;
     bool authenticated;
     struct mqsync_claims claims;
     struct mqsync_user *user; /* NULL until authenticated */

@@ -139,7 +139,8 @@ static bool read_updates(struct decoder *d, struct mqsync_slice value)
     if (!read_string(d, value, &text))
         return false;
     d->message->full_updates = mqsync_slice_equal(text, MQSYNC_SLICE("full"));
-    return d->message->full_updates || mqsync_slice_equal(text, MQSYNC_SLICE("delta"));
+    d->message->delta_updates = mqsync_slice_equal(text, MQSYNC_SLICE("delta"));
+    return d->message->full_updates || d->message->delta_updates;
 }
 
 /* --- fields ------------------------------------------------------------------------------------------------------- */

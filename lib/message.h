@@ -31,8 +31,8 @@ struct mqsync_message {
     struct mqsync_slice epoch;       /* empty: none */
     bool has_base_version, has_if_version, has_since, has_limit;
     uint64_t base_version, if_version, since, limit;
-    bool no_sync;      /* metadata.sync is false */
-    bool full_updates; /* metadata.updates is "full" */
+    bool no_sync;                     /* metadata.sync is false */
+    bool full_updates, delta_updates; /* metadata.updates is "full", "delta"; neither: not said */
 };
 
 /* Decodes one client message. default_collection (from the topic or path; may be empty) stands in for a missing

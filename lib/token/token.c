@@ -236,8 +236,13 @@ enum mqsync_code mqsync_token_verify(const struct mqsync_token_verifier *v, stru
         return mqsync_fail(ret_error, MQSYNC_AUTH_FAILED, "the token is signed with another algorithm than %s",
                            jwt_alg_str(algorithms[v->config->auth.algorithm]));
     }
-    char *grants = jwt_get_grants_json(jwt, NULL);
+    char *critical = jwt_get_headers_json(jwt, "crit"), *grants = jwt_get_grants_json(jwt, NULL);
     jwt_free(jwt);
+    if (critical) {
+        free(critical);
+        free(grants);
+        return mqsync_fail(ret_error, MQSYNC_AUTH_FAILED, "the token has an extension (crit) that is not known here");
+    }
     if (!grants)
         return mqsync_fail(ret_error, MQSYNC_AUTH_FAILED, "the token has no claims");
     code = read_claims(v->config, mqsync_slice_str(grants), now_ms, &claims, ret_error);

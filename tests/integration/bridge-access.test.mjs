@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Who may do what at the bridge: tokens, rules, limits.
 import assert from 'node:assert/strict';
-import { createSign, generateKeyPairSync } from 'node:crypto';
+import { createHmac, createSign, generateKeyPairSync } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { after, test } from 'node:test';
@@ -61,6 +61,10 @@ test('refused tokens: AUTH_FAILED, then 1008', async () => {
         'alg none': `${part({ alg: 'none' })}.${part({ userId: 'ana' })}.`,
         'alg none with a signature': token(secret, { userId: 'ana' }, { alg: 'none' }),
         'another algorithm': token(secret, { userId: 'ana' }, { alg: 'HS512' }),
+        'an unknown critical extension': (() => {
+            const text = `${part({ alg: 'HS256', crit: ['exp2'], exp2: 1 })}.${part({ userId: 'ana' })}`;
+            return `${text}.${createHmac('sha256', secret).update(text).digest('base64url')}`;
+        })(),
         'no signature': `${part({ alg: 'HS256' })}.${part({ userId: 'ana' })}`,
         nonsense: 'nonsense',
         'too long': 'x'.repeat(10_000),

@@ -346,6 +346,8 @@ test('bodies: too long, in chunks, after 100 Continue, unwanted; several request
     const c = unique('c');
     const long = await ask('POST', `/sync/${c}`, { text: JSON.stringify({ recordId: 'r', data: { a: 'x'.repeat(3 << 20) } }) });
     assert.deepEqual([long.status, long.body.code, long.headers.connection], [413, 'INVALID_MESSAGE', 'close']);
+    const large = await ask('POST', `/sync/${c}`, { body: { recordId: 'r', data: { a: 'x'.repeat(1_060_000) } } });
+    assert.deepEqual([large.status, large.body.code, large.headers.connection], [413, 'INVALID_MESSAGE', 'keep-alive']);
     const chunked = (bytes, method = 'POST') => `${method} /sync/${c}/chunked HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n${bytes}`;
     assert.match(await raw(bridge, chunked('5;ext=1\r\n{"dat\r\nD\r\na":{"n":1.0}}\r\n0\r\nTrailer: x\r\n\r\n')), /^HTTP\/1.1 200 [^]*"version":1/);
     for (const bad of ['x\r\n', '5\r\n{"data', '-1\r\n', '5 5\r\n12345x', '\r\n', 'fffffffff\r\n', `1;${'x'.repeat(5000)}`]) {
@@ -589,6 +591,7 @@ test('tokens, rules and limits are those of WebSocket', async (t) => {
         assert.deepEqual([refused.status, refused.body.code, refused.headers['www-authenticate']], [401, 'AUTH_FAILED', 'Bearer']);
     }
     assert.equal((await request(guarded, 'GET', '/sync/open', { headers: { authorization: 'Basic eDp5' } })).status, 401);
+    assert.equal((await request(guarded, 'GET', '/sync/open', { headers: { authorization: `bearer   ${tokens.ana}` } })).status, 200);
     const device = await own.client({ username: 'the-bridge' });
     await device.subscribe('sync/+/evt/#');
     assert.equal((await as('ana', 'POST', '/sync/open', { recordId: 'r', data: {} })).status, 200);

@@ -206,4 +206,35 @@ for (const database of [true, false]) {
         app.send({ type: 'update', collection: a, recordId: 'x', data: { mine: 1 } });
         await app.take(database ? { type: 'insert', collection: b } : { type: 'sync', collection: b });
     });
+
+    test(`/ws/{c}: an app subscribes to a collection that is not in its path, ${how}`, async () => {
+        const [a, b, c] = [unique('a'), unique('b'), unique('c')];
+        const device = await broker.client();
+        for (const id of ['x', 'y']) {
+            await device.short(b, id, 'insert', { id, keep: true });
+        }
+        await device.short(b, 'y', 'delete');
+        await device.short(c, 'x', 'insert', { keep: true });
+        const app = await bridge.client(`/ws/${a}`);
+        await app.take({ type: 'subscribed', collection: a });
+        assert.deepEqual([...(await app.subscribe(b)).records.keys()], ['x']);
+        assert.equal((await app.take('delete')).recordId, 'y');
+        app.send({ type: 'subscribe', collection: b });
+        await app.take({ type: 'subscribed', collection: b });
+        assert.deepEqual(await app.rest(), []);
+        await device.short(b, 'x', 'update', { n: 1 });
+        const change = await app.next();
+        assert.deepEqual(database ? change.data : change.data.records[0].data, { id: 'x', keep: true, n: 1 });
+        await app.subscribe(c, { updates: 'delta' });
+        await device.short(c, 'x', 'update', { n: 1 });
+        assert.deepEqual((await app.take('update')).data, { n: 1 });
+        // at /ws nothing is guessed: a second subscribe begins anew
+        const ana = await bridge.client();
+        for (let i = 0; i < 2; i++) {
+            assert.deepEqual([...(await ana.subscribe(b)).records.keys()], ['x']);
+        }
+        await device.short(b, 'x', 'update', { n: 2 });
+        assert.deepEqual((await ana.take('update')).data, { n: 2 });
+        assert.deepEqual(await ana.rest(), []);
+    });
 }
