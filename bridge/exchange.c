@@ -301,7 +301,10 @@ static size_t max_body(const struct mqsync_exchange *x)
 static void refuse_size(struct mqsync_exchange *x)
 {
     if (!answer_of(x)->status) {
-        mqsync_log(MQSYNC_LOG_WARNING, "MQS3024", "an HTTP request had a body of more than %zu bytes", max_body(x));
+        const char *user = x->rest && x->rest->claims.user ? x->rest->claims.user : "";
+        mqsync_log(MQSYNC_LOG_WARNING, "MQS3024",
+                   "%s (user '%s') has sent an HTTP request with a body of more than %zu bytes",
+                   mqsync_server_client(x->wsi), user, max_body(x));
         fail(x, 413, MQSYNC_INVALID_MESSAGE, "the body is longer than the bridge takes");
     }
     refuse_body(x);

@@ -12,6 +12,7 @@ import { Bridge, token } from '../lib/bridge.mjs';
 import { Broker } from '../lib/broker.mjs';
 import { unique } from '../lib/client.mjs';
 import { patience } from '../lib/env.mjs';
+import { request } from '../lib/http.mjs';
 import { poll } from '../lib/wait.mjs';
 
 const WebSocket = createRequire(import.meta.url)('ws');
@@ -157,6 +158,9 @@ test('size of a message', async (t) => {
     assert.equal((await client.next()).code, 'INVALID_MESSAGE');
     assert.equal((await client.waitClosed()).code, 1009);
     await bridge.waitForLog(new RegExp(`warning mqsync-bridge MQS3024: ${address} \\(user 'ana'\\) has sent a message of more than 66536 bytes`));
+    const refused = await request(bridge, 'POST', '/sync/c', { headers: { authorization: `Bearer ${ana.split('=')[1]}` }, text: ' '.repeat(66_537) });
+    assert.equal(refused.status, 413);
+    await bridge.waitForLog(new RegExp(`warning mqsync-bridge MQS3024: ${address} \\(user 'ana'\\) has sent an HTTP request with a body of more than 66536 bytes`));
 });
 
 test('nothing heard for too long', async (t) => {
