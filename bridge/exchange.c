@@ -340,7 +340,7 @@ int mqsync_exchange_begin(struct mqsync_bridge *b, struct lws *wsi, struct mqsyn
     } else if (x->continues && lws_write(wsi, go_on, sizeof(go_on) - 1, LWS_WRITE_HTTP) < 0) {
         return -1;
     }
-    if (x->has_body || takes_body(x->method))
+    if (x->has_body || (takes_body(x->method) && !x->has_length))
         mqsync_ahead_expect_body(wsi);
     return 0;
 }
