@@ -34,10 +34,10 @@ test('handshakes that are not whole, and such as are odd', async () => {
     const request = (lines) => `GET /ws HTTP/1.1\r\n${Object.entries({ Host: 'x', Upgrade: 'websocket', Connection: 'Upgrade', 'Sec-WebSocket-Version': '13',
         'Sec-WebSocket-Key': 'dGhlIHNhbXBsZSBub25jZQ==', ...lines }).filter(([, value]) => value !== undefined).map((line) => `${line.join(': ')}\r\n`).join('')}\r\n`;
     const answer = async (text) => {
-        const socket = raw(text);
-        const got = await Promise.race([socket.ended, new Promise((resolve) => socket.once('data', resolve))]);
+        const socket = rawSocket(bridge, text);
+        await socket.until(() => socket.destroyed || socket.received().includes('\r\n'), 'an answer or the end');
         socket.destroy();
-        return String(got ?? '').split('\r\n')[0].slice(9);
+        return String(socket.received()).split('\r\n')[0].slice(9);
     };
     assert.equal(await answer(request({ 'Sec-WebSocket-Key': undefined })), '400 Bad Request');
     assert.equal(await answer(request({ Host: undefined })), '400 Bad Request');
