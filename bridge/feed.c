@@ -40,9 +40,9 @@ enum mqsync_code mqsync_feed_open(struct mqsync_bridge *b, struct mqsync_session
     f->no_pages = m->no_sync;
     f->has_since = m->has_since;
     f->seq = m->since;
-    if (m->epoch.n >= sizeof(f->epoch))
-        f->has_since = false; /* no epoch of ours is that long */
-    else if (m->epoch.n)
+    if (m->epoch.p && (m->epoch.n == 0 || m->epoch.n >= sizeof(f->epoch)))
+        f->has_since = false; /* no epoch of ours is that long, or empty */
+    else if (m->epoch.p)
         memcpy(f->epoch, m->epoch.p, m->epoch.n);
     f->page_always = !f->subscription || m->has_since;
     f->left = m->has_limit ? m->limit : UINT64_MAX;

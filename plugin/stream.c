@@ -155,7 +155,7 @@ static struct stream *stream_alloc(struct mqsync_plugin *p, const struct mqsync_
         return NULL;
     }
     memcpy(st->query.collection, m->collection.p, m->collection.n);
-    st->query.has_since = m->has_since && (m->epoch.n == 0 || mqsync_slice_equal(m->epoch, epoch));
+    st->query.has_since = m->has_since && (!m->epoch.p || mqsync_slice_equal(m->epoch, epoch));
     st->query.since = m->since;
     st->query.limit = m->has_limit ? m->limit : UINT64_MAX;
     st->query.continues = continues_cut(p->streams, st);

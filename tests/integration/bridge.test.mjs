@@ -71,8 +71,10 @@ for (const database of [true, false]) {
         assert.equal(since.pages[0].metadata.full, false);
         const again = await ana.subscribe(collection, { since: since.seq, epoch: since.epoch });
         assert.deepEqual([again.records.size, again.deleted.size, again.pages.length], [0, 0, 1]);
-        const other = await ana.subscribe(collection, { since: since.seq, epoch: '0'.repeat(32) });
-        assert.deepEqual([other.records.size, other.pages[0].metadata.full], [1233, true]);
+        for (const epoch of ['0'.repeat(32), '']) {
+            const other = await ana.subscribe(collection, { since: since.seq, epoch });
+            assert.deepEqual([other.records.size, other.pages[0].metadata.full], [1233, true]);
+        }
         ana.send({ type: 'subscribe', collection, metadata: { sync: false } });
         await ana.take('subscribed');
         assert.deepEqual(await ana.rest(), []);

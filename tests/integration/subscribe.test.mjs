@@ -106,6 +106,7 @@ for (const version of VERSIONS) {
             { since: seq, epoch: wrong },
             { since: 0, epoch: wrong },
             { since: seq, epoch: 'x' },
+            { since: seq, epoch: '' },
             { since: 10_000_000, epoch: wrong },
         ]) {
             const answer = await client.sync(collection, metadata);
