@@ -125,16 +125,6 @@ static bool same_content(const struct mqsync_change *a, const struct mqsync_chan
     return a->fingerprint == b->fingerprint && (a->op == MQSYNC_DELETE) == (b->op == MQSYNC_DELETE);
 }
 
-/* The last change sent again: with its time, or, when neither has one, over a connection that was lost meanwhile. */
-static bool is_resent(const struct mqsync_change *last, const struct mqsync_change *now, int64_t reconnected_ms)
-{
-    if (now->mutation || last->op != now->op || !same_content(last, now))
-        return false;
-    if (has_sent(last) || has_sent(now))
-        return last->sent_ms == now->sent_ms && last->zoneless == now->zoneless;
-    return !last->mutation && reconnected_ms != INT64_MAX && last->arrived_ms <= reconnected_ms;
-}
-
 /* How far apart two such times were sent, without overflow for times at the ends of the range. */
 static bool within(int64_t a, int64_t b, uint64_t ms)
 {
@@ -144,6 +134,18 @@ static bool within(int64_t a, int64_t b, uint64_t ms)
 static bool is_recent(const struct mqsync_change *c, int64_t now_ms)
 {
     return c->arrived_ms > now_ms || within(c->arrived_ms, now_ms, SECOND_COPY_WITHIN_MS);
+}
+
+/* The last change sent again: with its time, or, when neither has one, soon and over a connection that was lost meanwhile.
+ * Later it is rather a device that has come back with the same reading. */
+static bool is_resent(const struct mqsync_change *last, const struct mqsync_change *now, int64_t reconnected_ms)
+{
+    if (now->mutation || last->op != now->op || !same_content(last, now))
+        return false;
+    if (has_sent(last) || has_sent(now))
+        return last->sent_ms == now->sent_ms && last->zoneless == now->zoneless;
+    return !last->mutation && reconnected_ms != INT64_MAX && last->arrived_ms <= reconnected_ms &&
+           is_recent(last, now->arrived_ms);
 }
 
 /* The copy of a change that comes another way, later, with a time of its own. */

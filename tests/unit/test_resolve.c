@@ -530,6 +530,10 @@ START_TEST(idempotence)
                    {"update", "{\"a\":1}", 600, .user = "ana", .reconnected = 550, ACCEPTED(5)},
                    {"update", "{\"a\":1}", 600, .user = "ana", .reconnected = 600, .mutation = "m", ACCEPTED(6)},
                    {"update", "{\"a\":1}", 700, .user = "ana", .reconnected = 650, ACCEPTED(7)}}},
+        {.name = "the same reading long after the connection was lost",
+         .steps = {{"insert", "{\"a\":1}", 100, ACCEPTED(1)},
+                   {"insert", "{\"a\":1}", 600100, .reconnected = 200, REPEATED(1)},
+                   {"insert", "{\"a\":1}", 600101, .reconnected = 200, ACCEPTED(2)}}},
     };
     RUN(stories);
 }

@@ -204,7 +204,7 @@ static bool same_change(const struct model *m, const struct change *old, const s
         if (timed(old) && timed(c) && old->time.kind == c->time.kind && old->time.ms == c->time.ms)
             return true;
         if (!timed(old) && !timed(c) && !old->mutation[0] && c->reconnected != INT64_MAX &&
-            old->arrived <= c->reconnected)
+            old->arrived <= c->reconnected && c->arrived - old->arrived <= 600000)
             return true;
     }
     if (!same_content(old, c) || !timed(old) || !timed(c) || old->time.kind != c->time.kind)
