@@ -14,6 +14,7 @@ struct mqsync_clients {
     struct {
         uint64_t client;
         int64_t at_ms;
+        bool subscribed;
     } disconnected[MQSYNC_CLIENT_SLOTS];
     struct {
         uint64_t client;
@@ -24,10 +25,15 @@ struct mqsync_clients {
 
 void mqsync_clients_init(struct mqsync_clients *c);
 
-void mqsync_clients_disconnected(struct mqsync_clients *c, const char *client_id, int64_t now_ms);
+/* subscribed: it had subscriptions. That is kept: when a session goes on, Mosquitto tells again that the old connection is
+ * gone, and by then the subscriptions are the new one's. */
+void mqsync_clients_disconnected(struct mqsync_clients *c, const char *client_id, bool subscribed, int64_t now_ms);
 
 /* When the client was last disconnected, `otherwise` when that is not known. client_id may be NULL. */
 int64_t mqsync_clients_last_disconnected(const struct mqsync_clients *c, const char *client_id, int64_t otherwise);
+
+/* Whether the client has had subscriptions when it was disconnected; true when that is not known. */
+bool mqsync_clients_was_subscribed(const struct mqsync_clients *c, const char *client_id);
 
 /* Counts a message; false when the client has sent more than `limit` (0: as many as it likes) within this minute. */
 bool mqsync_clients_may_send(struct mqsync_clients *c, const char *client_id, unsigned limit, int64_t now_ms);

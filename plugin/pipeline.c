@@ -340,11 +340,13 @@ static void forward(struct mqsync_plugin *p, struct mqsync_request *r, struct em
 }
 
 /* Whether the broker holds a rewritten PUBLISH back until its PUBREL, and that can be helped. An event that comes late comes
- * after younger ones, and a subscriber that resumes from those would miss it. To a client of MQTT 3.1.1 the plugin can
- * publish the event itself; a client of MQTT 5 may have asked for No Local, which only the rewritten PUBLISH honours. */
+ * after younger ones, and a subscriber that resumes from those would miss it; it never comes when the writer and its
+ * session are lost meanwhile. The plugin can publish the event itself, unless the writer may have asked for No Local,
+ * which only the rewritten PUBLISH honours: with a subscription of MQTT 5. */
 static bool is_held_back(const struct mqsync_request *r)
 {
-    return r->event->qos == 2 && mosquitto_client_protocol_version(r->event->client) < 5;
+    return r->event->qos == 2 && (mosquitto_client_protocol_version(r->event->client) < 5 ||
+                                  mosquitto_client_sub_count(r->event->client) == 0);
 }
 
 /* Whether the event cannot be the rewritten PUBLISH: also when its properties have to say whose the record is, and it is
@@ -446,7 +448,8 @@ static bool may_be_held(struct mqsync_plugin *p, const struct mqsync_request *r)
 {
     int64_t away_ms;
 
-    if (r->event->qos < 2 || is_held_back(r) || !r->stored)
+    if (r->event->qos < 2 || mosquitto_client_protocol_version(r->event->client) < 5 || !r->stored ||
+        !mqsync_clients_was_subscribed(&p->clients, r->client_id))
         return false;
     away_ms = mqsync_clients_last_disconnected(&p->clients, r->client_id, p->started_ms);
     for (unsigned i = 0; i < r->stored->history_n; i++)

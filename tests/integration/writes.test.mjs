@@ -550,78 +550,88 @@ const REDELIVERED = {
 for (const version of VERSIONS) {
     for (const qos of [1, 2]) {
         for (const [what, { payload, short, acks }] of Object.entries(REDELIVERED)) {
-            test(`a QoS ${qos} PUBLISH with ${what} redelivered after reconnecting is one change [MQTT ${version}]`, async () => {
-                const collection = unique('c');
-                const reader = await broker.client({ version: 5 });
-                await reader.subscribe(`sync/${collection}/evt/#`);
-                const topic = short ? `sync/${collection}/cmd/r/insert` : `sync/${collection}/cmd`;
-                const raw = broker.raw({ version, clientId: unique('raw') });
-                await raw.connect({ clean: false });
-                const acknowledged = qos === 1 ? 'puback' : 'pubrec';
-                raw.publish(topic, payload, { qos, id: 7 });
-                await raw.next(acknowledged, (p) => p.id === 7); // that this was lost, only the device knows
-                raw.destroy();
-                await raw.waitClosed();
+            // The event of a subscriber's QoS 2 command of MQTT 5 waits in the broker for its PUBREL; others do not.
+            for (const subscribed of qos === 2 && version === 5 ? [false, true] : [false]) {
+                const who = `MQTT ${version}${subscribed ? ', a subscriber' : ''}`;
+                test(`a QoS ${qos} PUBLISH with ${what} redelivered after reconnecting is one change [${who}]`, async () => {
+                    const collection = unique('c');
+                    const reader = await broker.client({ version: 5 });
+                    await reader.subscribe(`sync/${collection}/evt/#`);
+                    const topic = short ? `sync/${collection}/cmd/r/insert` : `sync/${collection}/cmd`;
+                    const raw = broker.raw({ version, clientId: unique('raw') });
+                    await raw.connect({ clean: false });
+                    if (subscribed) await raw.subscribe('something/else');
+                    const acknowledged = qos === 1 ? 'puback' : 'pubrec';
+                    raw.publish(topic, payload, { qos, id: 7 });
+                    await raw.next(acknowledged, (p) => p.id === 7); // that this was lost, only the device knows
+                    raw.destroy();
+                    await raw.waitClosed();
 
-                const connack = await raw.connect({ clean: false });
-                assert.equal(connack.sessionPresent, true);
-                raw.publish(topic, payload, { qos, id: 7, dup: true });
-                await raw.next(acknowledged, (p) => p.id === 7);
-                if (qos === 2) {
-                    raw.pubrel(7);
-                    await raw.next('pubcomp', (p) => p.id === 7);
-                }
-                if (acks) {
-                    // The redelivered one is acknowledged as the first was, on this connection.
-                    const ack = JSON.parse((await raw.next('publish', (p) => p.payload.includes('"ack"'))).payload);
-                    assert.deepEqual([ack.metadata.mutationId, ack.metadata.version], ['m', 1]);
-                }
-                const writer = await broker.client({ version: 5 });
-                await eventBarrier(writer, collection, reader);
-                assert.deepEqual(
-                    reader.events.map((m) => [m.json.recordId, m.json.type, m.json.metadata.version]),
-                    [['r', 'insert', 1]],
-                );
-                assert.equal((await writer.read(collection, 'r')).version, 1);
-                // The next reading of the same device is a new one.
-                raw.publish(topic, short ? '{"a":2}' : '{"type":"insert","recordId":"r","data":{"a":2}}', {
-                    qos,
-                    id: 8,
+                    const connack = await raw.connect({ clean: false });
+                    assert.equal(connack.sessionPresent, true);
+                    raw.publish(topic, payload, { qos, id: 7, dup: true });
+                    await raw.next(acknowledged, (p) => p.id === 7);
+                    if (qos === 2) {
+                        raw.pubrel(7);
+                        await raw.next('pubcomp', (p) => p.id === 7);
+                    }
+                    if (acks) {
+                        // The redelivered one is acknowledged as the first was, on this connection.
+                        const ack = JSON.parse((await raw.next('publish', (p) => p.payload.includes('"ack"'))).payload);
+                        assert.deepEqual([ack.metadata.mutationId, ack.metadata.version], ['m', 1]);
+                    }
+                    const writer = await broker.client({ version: 5 });
+                    await eventBarrier(writer, collection, reader);
+                    assert.deepEqual(
+                        reader.events.map((m) => [m.json.recordId, m.json.type, m.json.metadata.version]),
+                        [['r', 'insert', 1]],
+                    );
+                    assert.equal((await writer.read(collection, 'r')).version, 1);
+                    // The next reading of the same device is a new one.
+                    raw.publish(topic, short ? '{"a":2}' : '{"type":"insert","recordId":"r","data":{"a":2}}', {
+                        qos,
+                        id: 8,
+                    });
+                    await raw.next(acknowledged, (p) => p.id === 8);
+                    if (qos === 2) {
+                        raw.pubrel(8);
+                        await raw.next('pubcomp', (p) => p.id === 8);
+                    }
+                    assert.equal((await writer.read(collection, 'r')).version, 2);
+                    raw.destroy();
                 });
-                await raw.next(acknowledged, (p) => p.id === 8);
-                if (qos === 2) {
-                    raw.pubrel(8);
-                    await raw.next('pubcomp', (p) => p.id === 8);
-                }
-                assert.equal((await writer.read(collection, 'r')).version, 2);
-                raw.destroy();
-            });
+            }
         }
     }
 
-    // An event that waits for PUBREL would come after younger ones. A client of MQTT 5 may have asked for No Local, which only the rewritten
-    // PUBLISH honours: there, and only there, the broker's order stands.
-    test(`a QoS 2 write whose PUBREL comes late is told once [MQTT ${version}]`, async () => {
-        const collection = unique('c');
-        const reader = await broker.client({ version: 5 });
-        await reader.subscribe(`sync/${collection}/evt/#`, { qos: 0 });
-        const raw = broker.raw({ version, clientId: unique('raw') });
-        await raw.connect();
-        raw.publish(`sync/${collection}/cmd/r/insert`, '{"a":1}', { qos: 2, id: 1 });
-        await raw.next('pubrec');
-        const writer = await broker.client({ version: 5 });
-        await writer.short(collection, 'r', 'update', { b: 2 });
-        raw.publish(`sync/${collection}/cmd/r/update`, '{"c":3}', { qos: 0 });
-        await raw.ping();
-        await eventBarrier(writer, collection, reader);
-        const versions = () => reader.events.filter((m) => m.json.recordId === 'r').map((m) => m.json.metadata.version);
-        assert.deepEqual(versions(), version === 4 ? [1, 2, 3] : [2, 3]);
-        raw.pubrel(1);
-        await raw.next('pubcomp');
-        await eventBarrier(writer, collection, reader);
-        assert.deepEqual(versions(), version === 4 ? [1, 2, 3] : [2, 3, 1]);
-        raw.destroy();
-    });
+    // An event that waits for PUBREL would come after younger ones. A subscriber of MQTT 5 may have asked for No Local,
+    // which only the rewritten PUBLISH honours: there, and only there, the broker's order stands.
+    for (const subscribed of [false, true]) {
+        const who = `MQTT ${version}${subscribed ? ', a subscriber' : ''}`;
+        test(`a QoS 2 write whose PUBREL comes late is told once [${who}]`, async () => {
+            const atOnce = version === 4 || !subscribed;
+            const collection = unique('c');
+            const reader = await broker.client({ version: 5 });
+            await reader.subscribe(`sync/${collection}/evt/#`, { qos: 0 });
+            const raw = broker.raw({ version, clientId: unique('raw') });
+            await raw.connect();
+            if (subscribed) await raw.subscribe('something/else');
+            raw.publish(`sync/${collection}/cmd/r/insert`, '{"a":1}', { qos: 2, id: 1 });
+            await raw.next('pubrec');
+            const writer = await broker.client({ version: 5 });
+            await writer.short(collection, 'r', 'update', { b: 2 });
+            raw.publish(`sync/${collection}/cmd/r/update`, '{"c":3}', { qos: 0 });
+            await raw.ping();
+            await eventBarrier(writer, collection, reader);
+            const versions = () => reader.events.filter((m) => m.json.recordId === 'r').map((m) => m.json.metadata.version);
+            assert.deepEqual(versions(), atOnce ? [1, 2, 3] : [2, 3]);
+            raw.pubrel(1);
+            await raw.next('pubcomp');
+            await eventBarrier(writer, collection, reader);
+            assert.deepEqual(versions(), atOnce ? [1, 2, 3] : [2, 3, 1]);
+            raw.destroy();
+        });
+    }
 }
 
 // --- clocks
