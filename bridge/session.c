@@ -473,12 +473,9 @@ void mqsync_session_receive(struct mqsync_session *s, struct mqsync_slice text)
 
     if (s->closing_ms)
         return;
-    if (mqsync_message_decode(text, nothing, &b->message, &m, &e) != MQSYNC_OK) {
-        b->metrics.invalid_messages++;
-        send_error_about(s, &e, &m);
-        return;
-    }
-    b->metrics.messages[m.type]++;
+    enum mqsync_code code = mqsync_message_decode(text, nothing, &b->message, &m, &e);
+    b->metrics.invalid_messages += code != MQSYNC_OK;
+    b->metrics.messages[m.type] += code == MQSYNC_OK;
     if (s->user && !mqsync_user_may_send(s->user, max, mqsync_time_now())) {
         mqsync_log(MQSYNC_LOG_WARNING, "MQS3023", "%s (user '%s') has sent more than %u messages in a minute",
                    s->address, s->claims.user ? s->claims.user : "", max);
@@ -486,7 +483,10 @@ void mqsync_session_receive(struct mqsync_session *s, struct mqsync_slice text)
         send_error_about(s, &e, &m);
         return;
     }
-    dispatch(s, &m, text);
+    if (code != MQSYNC_OK)
+        send_error_about(s, &e, &m);
+    else
+        dispatch(s, &m, text);
 }
 
 void mqsync_session_receive_too_long(struct mqsync_session *s, size_t max)

@@ -97,20 +97,28 @@ static enum mqsync_code check_rules(struct mqsync_request *r)
                        r->message.collection.p, write ? "write" : "read");
 }
 
+/* Whatever a client sends counts, what cannot be understood as well. */
+static enum mqsync_code count(struct mqsync_plugin *p, struct mqsync_request *r, bool trusted)
+{
+    unsigned max = p->config->limits.messages_per_minute;
+
+    if (trusted || mqsync_clients_may_send(&p->clients, r->client_id, max, r->now_ms))
+        return MQSYNC_OK;
+    return mqsync_fail(&r->error, MQSYNC_RATE_LIMIT_EXCEEDED, "more than %u messages in a minute", max);
+}
+
 /* The broker's ACLs have decided about the topic by now; here it is about the collection and about acting for others.
- */
-static enum mqsync_code authorize(struct mqsync_plugin *p, struct mqsync_request *r)
+ * decoded: what became of that. */
+static enum mqsync_code authorize(struct mqsync_plugin *p, struct mqsync_request *r, enum mqsync_code decoded)
 {
     const char *name = mosquitto_client_username(r->event->client);
     bool trusted = p->config->trusted_users_n && mqsync_config_trusted(p->config, name);
 
+    if (count(p, r, trusted) != MQSYNC_OK || decoded != MQSYNC_OK)
+        return r->error.code;
     r->user = mqsync_slice_str(name);
     if ((r->properties.user_id || p->logins) && identify(p, r, trusted) != MQSYNC_OK)
         return r->error.code;
-    if (!trusted &&
-        !mqsync_clients_may_send(&p->clients, r->client_id, p->config->limits.messages_per_minute, r->now_ms))
-        return mqsync_fail(&r->error, MQSYNC_RATE_LIMIT_EXCEEDED, "more than %u messages in a minute",
-                           p->config->limits.messages_per_minute);
     if (operations[r->message.type].access == MQSYNC_ACCESS_NONE)
         return MQSYNC_OK;
     r->rules = mqsync_config_collection(p->config, r->message.collection);
@@ -410,12 +418,17 @@ static void emit(struct mqsync_plugin *p, struct mqsync_request *r, struct emiss
 
 /* --- the other outcomes ------------------------------------------------------------------------------------------- */
 
+/* To deny is what gives MQTT 5 its reason code. Where there is none the message is swallowed: with max_queued_messages 0
+ * Mosquitto 2.0 ends the connection of whom it denies a message. */
 static int refuse(struct mqsync_plugin *p, struct mqsync_request *r)
 {
     p->counters.refused++;
     mqsync_log_refused(r->now_ms, r->client_id, r->event->topic, &r->error);
     mqsync_answer_error(p, r);
-    return MOSQ_ERR_ACL_DENIED;
+    if (r->event->qos > 0 && mosquitto_client_protocol_version(r->event->client) >= 5)
+        return MOSQ_ERR_ACL_DENIED;
+    mqsync_answer_swallow(p, r->event);
+    return MOSQ_ERR_SUCCESS;
 }
 
 static int refuse_outcome(struct mqsync_plugin *p, struct mqsync_request *r)
@@ -480,7 +493,7 @@ static int run(struct mqsync_plugin *p, struct mqsync_request *r)
 {
     struct emission e = {0};
 
-    if (decode(p, r) != MQSYNC_OK || authorize(p, r) != MQSYNC_OK)
+    if (authorize(p, r, decode(p, r)) != MQSYNC_OK)
         return refuse(p, r);
 
     if (operations[r->message.type].access != MQSYNC_ACCESS_WRITE) {

@@ -137,6 +137,8 @@ test('messages in a minute', async (t) => {
         client.send({ type: 'ping' });
     }
     assert.equal((await client.take('error')).code, 'RATE_LIMIT_EXCEEDED');
+    client.send('no JSON');
+    assert.equal((await client.take('error')).code, 'RATE_LIMIT_EXCEEDED');
     await bridge.waitForLog(new RegExp(`warning mqsync-bridge MQS3023: ${address} \\(user 'ana'\\) has sent more than 3 messages in a minute`));
     assert.equal(client.closed, undefined);
 });

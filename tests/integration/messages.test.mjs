@@ -624,3 +624,60 @@ test('RATE_LIMIT_EXCEEDED past messagesPerMinute, for that user alone', async ()
         await limited.stop();
     }
 });
+
+test('what cannot be understood counts for messagesPerMinute as well', async () => {
+    const limited = await Broker.start({ config: { collections: { '*': {} }, limits: { messagesPerMinute: 4 } } });
+    try {
+        const client = await limited.client({ version: 5 });
+        const codes = [];
+        for (const [topic, payload] of [
+            ['c/cmd', 'no JSON'],
+            ['c/evt/r', '{}'],
+            ['c/cmd', '{"type":"ping"}'],
+            ['c/cmd/r/insert', '[]'],
+            ['c/cmd', 'no JSON'],
+            ['c/cmd', '{"type":"ping"}'],
+        ]) {
+            await client.publish(`sync/${topic}`, payload);
+            codes.push((await client.answer()).code);
+        }
+        const limit = 'RATE_LIMIT_EXCEEDED';
+        assert.deepEqual(codes, ['INVALID_MESSAGE', 'UNAUTHORIZED', undefined, 'INVALID_MESSAGE', limit, limit]);
+    } finally {
+        await limited.stop();
+    }
+});
+
+// Mosquitto 2.0 takes max_queued_messages 0 for a full queue when it denies somebody a message, and ends the connection.
+test('a refusal without a reason code leaves the connection with max_queued_messages 0 as well', async () => {
+    const endless = await Broker.start({ config: { collections: { '*': {} } }, conf: ['max_queued_messages 0'] });
+    try {
+        for (const [version, qos] of [
+            [4, 0],
+            [4, 1],
+            [4, 2],
+            [5, 0],
+        ]) {
+            const raw = endless.raw({ version, clientId: unique('raw') });
+            await raw.connect();
+            for (const topic of ['sync/c/cmd/none/update', 'sync/c/evt/forged']) {
+                raw.publish(topic, '{"a":1}', { qos, id: 1 });
+                const answer = await raw.next('publish');
+                const code = topic.includes('evt') ? 'UNAUTHORIZED' : 'RECORD_NOT_FOUND';
+                assert.equal(JSON.parse(answer.payload).code, code);
+                if (qos === 1) await raw.next('puback', (p) => p.id === 1);
+                if (qos === 2) {
+                    await raw.next('pubrec', (p) => p.id === 1);
+                    raw.pubrel(1);
+                    await raw.next('pubcomp', (p) => p.id === 1);
+                }
+                if (answer.qos === 1) raw.puback(answer.id);
+            }
+            await raw.ping();
+            assert.equal(raw.closed, false);
+            raw.destroy();
+        }
+    } finally {
+        await endless.stop();
+    }
+});
