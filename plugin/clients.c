@@ -26,13 +26,11 @@ static unsigned slot_of(uint64_t hash)
     return (unsigned)(hash >> 1) % MQSYNC_CLIENT_SLOTS;
 }
 
-void mqsync_clients_disconnected(struct mqsync_clients *c, const char *client_id, bool subscribed, int64_t now_ms)
+void mqsync_clients_disconnected(struct mqsync_clients *c, const char *client_id, int64_t now_ms)
 {
     uint64_t hash = hash_of(c, client_id);
-    unsigned i = slot_of(hash);
-    c->disconnected[i].subscribed = subscribed || (c->disconnected[i].subscribed && c->disconnected[i].client == hash);
-    c->disconnected[i].client = hash;
-    c->disconnected[i].at_ms = now_ms;
+    c->disconnected[slot_of(hash)].client = hash;
+    c->disconnected[slot_of(hash)].at_ms = now_ms;
 }
 
 int64_t mqsync_clients_last_disconnected(const struct mqsync_clients *c, const char *client_id, int64_t otherwise)
@@ -43,12 +41,15 @@ int64_t mqsync_clients_last_disconnected(const struct mqsync_clients *c, const c
     return c->disconnected[slot_of(hash)].client == hash ? c->disconnected[slot_of(hash)].at_ms : otherwise;
 }
 
-bool mqsync_clients_was_subscribed(const struct mqsync_clients *c, const char *client_id)
+void mqsync_clients_hold(struct mqsync_clients *c, const char *client_id)
 {
-    if (!client_id)
-        return true;
-    uint64_t hash = hash_of(c, client_id);
-    return c->disconnected[slot_of(hash)].client != hash || c->disconnected[slot_of(hash)].subscribed;
+    if (client_id)
+        c->holds[slot_of(hash_of(c, client_id))] = true;
+}
+
+bool mqsync_clients_may_hold(const struct mqsync_clients *c, const char *client_id)
+{
+    return !client_id || c->holds[slot_of(hash_of(c, client_id))];
 }
 
 bool mqsync_clients_may_send(struct mqsync_clients *c, const char *client_id, unsigned limit, int64_t now_ms)

@@ -14,26 +14,27 @@ struct mqsync_clients {
     struct {
         uint64_t client;
         int64_t at_ms;
-        bool subscribed;
     } disconnected[MQSYNC_CLIENT_SLOTS];
     struct {
         uint64_t client;
         int64_t since_ms;
         unsigned sent;
     } minute[MQSYNC_CLIENT_SLOTS];
+    bool holds[MQSYNC_CLIENT_SLOTS]; /* for good: nobody says when the broker has let go */
 };
 
 void mqsync_clients_init(struct mqsync_clients *c);
 
-/* subscribed: it had subscriptions. That is kept: when a session goes on, Mosquitto tells again that the old connection is
- * gone, and by then the subscriptions are the new one's. */
-void mqsync_clients_disconnected(struct mqsync_clients *c, const char *client_id, bool subscribed, int64_t now_ms);
+void mqsync_clients_disconnected(struct mqsync_clients *c, const char *client_id, int64_t now_ms);
 
 /* When the client was last disconnected, `otherwise` when that is not known. client_id may be NULL. */
 int64_t mqsync_clients_last_disconnected(const struct mqsync_clients *c, const char *client_id, int64_t otherwise);
 
-/* Whether the client has had subscriptions when it was disconnected; true when that is not known. */
-bool mqsync_clients_was_subscribed(const struct mqsync_clients *c, const char *client_id);
+/* The broker holds an event of the client's until its PUBREL. client_id may be NULL. */
+void mqsync_clients_hold(struct mqsync_clients *c, const char *client_id);
+
+/* False: the broker has held no event of the client's since mqsync_clients_init(). */
+bool mqsync_clients_may_hold(const struct mqsync_clients *c, const char *client_id);
 
 /* Counts a message; false when the client has sent more than `limit` (0: as many as it likes) within this minute. */
 bool mqsync_clients_may_send(struct mqsync_clients *c, const char *client_id, unsigned limit, int64_t now_ms);

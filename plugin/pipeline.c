@@ -341,20 +341,26 @@ static void forward(struct mqsync_plugin *p, struct mqsync_request *r, struct em
     event->payload = e->payload;
     event->payloadlen = e->payload_n;
     event->retain = false;
+    if (event->qos == 2)
+        mqsync_clients_hold(&p->clients, r->client_id);
     if (e->has_properties && !mqsync_broker_replace_properties(&p->broker, event, e->properties))
         mosquitto_property_free_all(&e->properties);
     if (p->instances > 1)
         event->future2[3] = &passed;
 }
 
+/* Only the rewritten PUBLISH honours No Local, which comes with a subscription of MQTT 5. */
+static bool may_be_no_local(const struct mqsync_request *r)
+{
+    return mosquitto_client_protocol_version(r->event->client) >= 5 && mosquitto_client_sub_count(r->event->client) > 0;
+}
+
 /* Whether the broker holds a rewritten PUBLISH back until its PUBREL, and that can be helped. An event that comes late comes
  * after younger ones, and a subscriber that resumes from those would miss it; it never comes when the writer and its
- * session are lost meanwhile. The plugin can publish the event itself, unless the writer may have asked for No Local,
- * which only the rewritten PUBLISH honours: with a subscription of MQTT 5. */
+ * session are lost meanwhile. The plugin can publish the event itself instead. */
 static bool is_held_back(const struct mqsync_request *r)
 {
-    return r->event->qos == 2 && (mosquitto_client_protocol_version(r->event->client) < 5 ||
-                                  mosquitto_client_sub_count(r->event->client) == 0);
+    return r->event->qos == 2 && !may_be_no_local(r);
 }
 
 /* Whether the event cannot be the rewritten PUBLISH: also when its properties have to say whose the record is, and it is
@@ -364,17 +370,27 @@ static bool must_queue(const struct mqsync_plugin *p, const struct mqsync_reques
     return is_held_back(r) || (r->rules->owner && !p->broker.certain);
 }
 
+/* Whether the record's last event may be in the broker's queue. */
+static bool follows_queued(const struct mqsync_request *r, const struct mqsync_queued *q)
+{
+    return r->stored && r->stored->history_n && r->stored->history[r->stored->history_n - 1].arrived_ms >= q->since_ms;
+}
+
 /* What the plugin publishes waits in the broker's queue until its loop comes round. Until then all events of that collection
- * go the same way, so that none overtakes another. A TICK, or where there is none a while, says that the loop has. */
+ * go the same way, so that none overtakes another; but those for which No Local may hold only if one of the same record is
+ * there. A TICK, or where there is none a while, says that the loop has. */
 static bool through_queue(struct mqsync_plugin *p, const struct mqsync_request *r)
 {
     struct mqsync_queued *q = &p->queued[(uintptr_t)r->collection / sizeof(void *) % MQSYNC_QUEUED_SLOTS];
-    int64_t now = must_queue(p, r) || q->at_us ? mqsync_monotonic_us() : 0;
+    bool must = must_queue(p, r);
+    int64_t now = must || q->at_us ? mqsync_monotonic_us() : 0;
 
-    if (!must_queue(p, r) && (q->at_us == 0 || q->ticks != p->ticks || now - q->at_us > MQSYNC_QUEUED_US)) {
+    if (q->at_us && (q->ticks != p->ticks || now - q->at_us > MQSYNC_QUEUED_US))
         q->at_us = 0;
+    if (!must && (!q->at_us || (may_be_no_local(r) && !follows_queued(r, q))))
         return false;
-    }
+    if (!q->at_us)
+        q->since_ms = r->now_ms;
     q->ticks = p->ticks;
     q->at_us = now;
     return true;
@@ -459,16 +475,15 @@ static int tell_loser(struct mqsync_plugin *p, struct mqsync_request *r)
  * away since. Then it compares this copy with that one, and would drop the first if they differed. */
 static bool may_be_held(struct mqsync_plugin *p, const struct mqsync_request *r)
 {
-    int64_t away_ms;
+    int64_t away_ms, first_ms = INT64_MAX;
 
-    if (r->event->qos < 2 || mosquitto_client_protocol_version(r->event->client) < 5 || !r->stored ||
-        !mqsync_clients_was_subscribed(&p->clients, r->client_id))
+    if (r->event->qos < 2 || mosquitto_client_protocol_version(r->event->client) < 5 || !r->stored)
         return false;
     away_ms = mqsync_clients_last_disconnected(&p->clients, r->client_id, p->started_ms);
     for (unsigned i = 0; i < r->stored->history_n; i++)
         if (r->stored->history[i].version == p->scratch.outcome.version)
-            return r->stored->history[i].arrived_ms <= away_ms;
-    return false;
+            first_ms = r->stored->history[i].arrived_ms;
+    return first_ms <= away_ms && (first_ms <= p->started_ms || mqsync_clients_may_hold(&p->clients, r->client_id));
 }
 
 static int repeat(struct mqsync_plugin *p, struct mqsync_request *r)

@@ -94,8 +94,7 @@ static int on_disconnect(int event, void *event_data, void *userdata)
         mqsync_logins_leave(plugin.logins, disconnect->client);
     if (!client_id) /* a TCP connection that never became a client */
         return MOSQ_ERR_SUCCESS;
-    mqsync_clients_disconnected(&plugin.clients, client_id, mosquitto_client_sub_count(disconnect->client) > 0,
-                                mqsync_time_now());
+    mqsync_clients_disconnected(&plugin.clients, client_id, mqsync_time_now());
     mqsync_streams_cancel(plugin.streams, client_id, (struct mqsync_slice){0});
     return MOSQ_ERR_SUCCESS;
 }

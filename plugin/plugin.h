@@ -20,8 +20,9 @@ struct mqsync_retainer;
 /* Collections whose newest event may still wait in the broker's queue of what plugins publish. */
 enum { MQSYNC_QUEUED_SLOTS = 64, MQSYNC_QUEUED_US = 100000 };
 struct mqsync_queued {
-    uint64_t ticks; /* how many there had been */
-    int64_t at_us;  /* monotonic; 0: none waits */
+    uint64_t ticks;   /* how many there had been */
+    int64_t at_us;    /* monotonic; 0: none waits */
+    int64_t since_ms; /* when the oldest that may wait was made */
 };
 
 struct mqsync_plugin {

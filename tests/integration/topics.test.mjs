@@ -311,6 +311,42 @@ matrix('No Local keeps a writer from its own events', { versions: [5], forms: FO
     );
 });
 
+// The events of MQTT 3.1.1 at QoS 2 go another way than those of MQTT 5: neither may lead the others astray.
+test('No Local holds, and the versions of a record stay in order, while others write at QoS 2 with MQTT 3.1.1', async () => {
+    const collection = unique('c');
+    const reader = await broker.client({ version: 5 });
+    await reader.subscribe(`sync/${collection}/evt/#`, { qos: 0 });
+    const quiet = await broker.client({ version: 5 });
+    await quiet.subscribe(`sync/${collection}/evt/#`, { nl: true });
+    const others = await Promise.all([1, 2, 3].map(() => broker.client({ version: 4 })));
+    const rounds = 150;
+    const writeAll = async (client, own, qos) => {
+        for (let i = 0; i < rounds; i++) {
+            await client.short(collection, own, 'insert', { i }, { qos });
+            if (i % 10 === 0) await client.short(collection, 'shared', 'insert', { own, i }, { qos });
+        }
+    };
+    await Promise.all([...others.map((client, i) => writeAll(client, `other${i}`, 2)), writeAll(quiet, 'quiet', 1)]);
+    await eventBarrier(others[0], collection, reader);
+    await eventBarrier(others[0], collection, quiet);
+    assert.deepEqual(
+        quiet.events.filter((m) => m.json.recordId === 'quiet'),
+        [],
+    );
+    for (const [recordId, changes] of [
+        ['quiet', rounds],
+        ['other0', rounds],
+        ['shared', 4 * (rounds / 10)],
+    ]) {
+        const versions = reader.events.filter((m) => m.json.recordId === recordId).map((m) => m.json.metadata.version);
+        assert.deepEqual(
+            versions,
+            Array.from({ length: changes }, (_, i) => i + 1),
+            recordId,
+        );
+    }
+});
+
 test('without No Local a writer that subscribes sees its own events', async () => {
     for (const version of VERSIONS) {
         const collection = unique('c');
