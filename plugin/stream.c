@@ -520,10 +520,12 @@ enum mqsync_code mqsync_stream_answer(struct mqsync_plugin *p, const struct mqsy
     return code;
 }
 
+/* Only a subscribe asks for a count. */
 static bool concerns(const struct stream *st, const char *client_id, struct mqsync_slice collection)
 {
     return strcmp(st->to.client_id, client_id) == 0 &&
-           (collection.n == 0 || mqsync_slice_equal(collection, mqsync_slice_str(st->query.collection)));
+           (collection.n == 0 ||
+            (st->query.count && mqsync_slice_equal(collection, mqsync_slice_str(st->query.collection))));
 }
 
 void mqsync_streams_cancel(struct mqsync_streams *s, const char *client_id, struct mqsync_slice collection)

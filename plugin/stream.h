@@ -18,7 +18,7 @@ void mqsync_streams_free(struct mqsync_streams *s);
 enum mqsync_code mqsync_stream_answer(struct mqsync_plugin *p, const struct mqsync_request *r,
                                       struct mqsync_error *ret_error);
 
-/* Drops a client's answers, those about one collection unless that is empty. */
+/* Drops a client's answers: those to subscribe for one collection, or all when that is empty. */
 void mqsync_streams_cancel(struct mqsync_streams *s, const char *client_id, struct mqsync_slice collection);
 
 /* Sends what has been prepared, within limits of time and number. Broker's thread, outside of any other call on the

@@ -94,6 +94,22 @@ matrix('since: only what has changed, deletions too', {}, async ({ version, qos 
     await client.noAnswers(collection);
 });
 
+test('unsubscribe ends the answer to subscribe, not that to sync', async () => {
+    const collection = unique('c');
+    const client = await broker.client({ version: 5 });
+    await fill(client, collection, 2000);
+    const asked = ['subscribe', 'sync', 'unsubscribe'].map((type) => client.cmd(collection, { type }));
+    await Promise.all(asked);
+    await client.answer('unsubscribed');
+    const ids = new Set();
+    for (let more = true; more;) {
+        const page = await client.answer('sync');
+        for (const { id } of page.data.records) ids.add(id);
+        more = page.metadata.more || ids.size < 2000;
+    }
+    assert.equal(ids.size, 2000);
+});
+
 for (const version of VERSIONS) {
     test(`since 0 with the right epoch, and since with another epoch or past the end [MQTT ${version}]`, async () => {
         const collection = unique('c');
