@@ -172,6 +172,7 @@ struct mqsync_log {
     unsigned char epoch[16];
     uint64_t segment; /* the one being written */
     uint64_t end;     /* where its next entry goes */
+    uint64_t pages_end; /* the pages before this have been written in this turn */
     uint64_t seed;    /* of its checksums */
     struct mqsync_buf scratch;
 };

@@ -16,6 +16,7 @@
 #include "store_internal.h"
 
 #define HEADER_BYTES 64
+#define PAGE_BYTES 4096
 #define FIRST_BYTES (64 * 1024)
 #define ENTRY_HEAD 12                   /* u32 length, u64 checksum */
 #define ENTRY_MAX (256u * 1024 * 1024)  /* no payload is longer: a record is at most some MiB */
@@ -125,20 +126,38 @@ enum mqsync_code mqsync_log_start(struct mqsync_log *log, const unsigned char ep
                                   struct mqsync_error *ret_error)
 {
     struct header h = {.segment = segment, .previous_end = previous_end};
+    char page[PAGE_BYTES] = {0};
     memcpy(h.magic, MAGIC, sizeof MAGIC);
     memcpy(h.epoch, epoch, sizeof h.epoch);
     h.checksum = XXH3_64bits(&h, offsetof(struct header, checksum));
+    memcpy(page, &h, sizeof h);
     int fd = log->fd[segment % MQSYNC_LOG_FILES];
     struct stat st;
     if (fstat(fd, &st) == 0 && st.st_size > KEEP_BYTES && ftruncate(fd, KEEP_BYTES) != 0)
         errno = 0; /* it stays long: no harm */
-    if (!write_all(fd, &h, sizeof h, 0))
+    if (!write_all(fd, page, sizeof page, 0))
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "cannot write the log: %s", strerror(errno));
     memcpy(log->epoch, epoch, 16);
     log->segment = segment;
     log->end = HEADER_BYTES;
+    log->pages_end = PAGE_BYTES;
     log->seed = segment_seed(epoch, segment);
     return MQSYNC_OK;
+}
+
+/* Fills the last page up that bytes written at `at` reach, unless it has been begun before. A page that only a part of is
+ * written would have to be read first when the kernel has dropped it since the file's last turn, and the broker's thread
+ * would wait for the disk. */
+static void fill_page(const struct mqsync_log *log, struct mqsync_buf *b)
+{
+    uint64_t end = log->end + b->n;
+    if (end <= log->pages_end)
+        return;
+    size_t rest = (size_t)(-end % PAGE_BYTES);
+    char *zeros = mqsync_buf_reserve(b, rest);
+    if (zeros)
+        memset(zeros, 0, rest);
+    b->n += zeros ? rest : 0;
 }
 
 enum mqsync_code mqsync_log_append(struct mqsync_log *log, const struct mqsync_log_entry *entry, struct mqsync_error *ret_error)
@@ -152,15 +171,19 @@ enum mqsync_code mqsync_log_append(struct mqsync_log *log, const struct mqsync_l
     mqsync_buf_add(b, head, sizeof head);
     mqsync_buf_add_slice(b, entry->id);
     mqsync_buf_add_slice(b, entry->stored);
+    size_t entry_n = b->n;
+    fill_page(log, b);
     if (b->failed)
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
-    uint32_t n = (uint32_t)(b->n - ENTRY_HEAD);
+    uint32_t n = (uint32_t)(entry_n - ENTRY_HEAD);
     uint64_t checksum = entry_checksum(log->seed, log->end, b->p + ENTRY_HEAD, n);
     memcpy(b->p, &n, 4);
     memcpy(b->p + 4, &checksum, 8);
     if (!write_all(mqsync_log_fd(log, log->segment), b->p, b->n, log->end))
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "cannot keep the change: %s", strerror(errno));
-    log->end += b->n;
+    if (b->n > entry_n)
+        log->pages_end = log->end + b->n;
+    log->end += entry_n;
     return MQSYNC_OK;
 }
 
