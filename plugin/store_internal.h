@@ -135,6 +135,7 @@ struct mqsync_chunk;
 struct mqsync_table {
     struct mqsync_slot *slots; /* open addressing */
     size_t slots_n;            /* a power of two */
+    size_t slots_bytes;        /* of memory */
     size_t n;
     struct mqsync_chunk *chunks, *current;
     struct mqsync_table *next; /* for lists of what is to be let go */
