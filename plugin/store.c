@@ -104,12 +104,22 @@ static void fill_defaults(struct mqsync_store_options *o)
         o->log_limit = LOG_LIMIT;
 }
 
-/* Whether the id is a live record now: in the tables, else in LMDB. */
-static int is_live(struct mqsync_store *s, const struct mqsync_collection *c, struct mqsync_slice id, uint64_t hash, bool *ret)
+/* The record's latest version, if it has changed lately. The lock is held. */
+static const struct mqsync_entry *find_entry(const struct mqsync_store *s, const struct mqsync_collection *c, struct mqsync_slice id,
+                                             uint64_t hash)
 {
     const struct mqsync_entry *e = mqsync_table_find(s->active, c->cid, id, hash);
     if (!e && s->frozen)
         e = mqsync_table_find(s->frozen, c->cid, id, hash);
+    if (!e && s->recent)
+        e = mqsync_table_find(s->recent, c->cid, id, hash);
+    return e;
+}
+
+/* Whether the id is a live record now: in the tables, else in LMDB. */
+static int is_live(struct mqsync_store *s, const struct mqsync_collection *c, struct mqsync_slice id, uint64_t hash, bool *ret)
+{
+    const struct mqsync_entry *e = find_entry(s, c, id, hash);
     if (e) {
         *ret = !e->deleted;
         return 0;
@@ -344,6 +354,7 @@ static void free_all(struct mqsync_store *s)
     mqsync_log_close(&s->log);
     mqsync_table_free(s->active);
     mqsync_table_free(s->frozen);
+    mqsync_table_free(s->recent);
     free_tables(s->retired);
     free_tables(s->garbage);
     mqsync_table_free(s->spare);
@@ -583,9 +594,7 @@ enum mqsync_code mqsync_store_get(struct mqsync_store *s, struct mqsync_collecti
     uint64_t hash = mqsync_table_hash(c->cid, id);
     pthread_mutex_lock(&s->lock);
     mqsync_store_let_go(s);
-    const struct mqsync_entry *e = mqsync_table_find(s->active, c->cid, id, hash);
-    if (!e && s->frozen)
-        e = mqsync_table_find(s->frozen, c->cid, id, hash);
+    const struct mqsync_entry *e = find_entry(s, c, id, hash);
     pthread_mutex_unlock(&s->lock);
     /* e stays: a table is freed only after the writer's next call has let go of it */
     enum mqsync_code code = e ? mqsync_record_decode(mqsync_entry_value(e), ret, ret_error)

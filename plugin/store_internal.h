@@ -266,7 +266,8 @@ struct mqsync_store {
     bool mover_runs, syncer_runs, stop, flush, retry_now;
     struct mqsync_table *active;  /* segment log.segment */
     struct mqsync_table *frozen;  /* segment log.segment - 1, being moved */
-    struct mqsync_table *retired; /* moved; the writer may still be looking at them */
+    struct mqsync_table *recent;  /* moved last: found here, a record need not be looked for in LMDB; or NULL */
+    struct mqsync_table *retired; /* of no more use, but the writer may still be looking at them */
     struct mqsync_table *garbage; /* nobody looks at them: the mover empties or frees them */
     struct mqsync_table *spare;   /* empty, the next active one; or NULL */
     size_t batch_bytes;           /* of log that are moved at once; what suits the database's size */

@@ -266,6 +266,16 @@ static void failed(struct mqsync_store *s, const char *text, int64_t *logged_ms)
                      s->o.log_limit >> 20);
 }
 
+/* `table` (NULL: none) is in LMDB now. */
+static void keep_recent(struct mqsync_store *s, struct mqsync_table *table)
+{
+    if (s->recent) {
+        s->recent->next = s->retired;
+        s->retired = s->recent;
+    }
+    s->recent = table;
+}
+
 /* Freezes what there is (unless an earlier attempt did) and moves it. The lock is held on entry and exit, not during the
  * move. Returns the number of tombstones forgotten. */
 static unsigned move_now(struct mqsync_store *s, int64_t *logged_ms)
@@ -296,12 +306,13 @@ static unsigned move_now(struct mqsync_store *s, int64_t *logged_ms)
     s->failing = false;
     s->batch_bytes = suitable_batch(s);
     s->moves++;
+    keep_recent(s, table);
+    if (forgotten) /* there may be some in it */
+        keep_recent(s, NULL);
     if (table) {
         s->applied = segment;
         s->frozen = NULL;
         s->frozen_end = 0;
-        table->next = s->retired;
-        s->retired = table;
     }
     s->flush = s->flush && s->active->n > 0;
     pthread_cond_broadcast(&s->moved);
