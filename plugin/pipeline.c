@@ -171,11 +171,22 @@ static enum mqsync_code answer_query(struct mqsync_plugin *p, struct mqsync_requ
 
 /* --- load, resolve ------------------------------------------------------------------------------------------------ */
 
+/* A short form says in its topic what will be loaded. */
+static void expect(struct mqsync_plugin *p, struct mqsync_request *r)
+{
+    if (r->topic.kind != MQSYNC_TOPIC_CMD_SHORT)
+        return;
+    r->collection = mqsync_store_find(p->store, r->topic.collection);
+    if (r->collection)
+        mqsync_store_expect(p->store, r->collection, r->topic.record_id);
+}
+
 static enum mqsync_code load(struct mqsync_plugin *p, struct mqsync_request *r)
 {
     enum mqsync_code code;
 
-    r->collection = mqsync_store_find(p->store, r->message.collection);
+    if (!r->collection)
+        r->collection = mqsync_store_find(p->store, r->message.collection);
     if (!r->collection)
         return MQSYNC_OK;
     code = mqsync_store_get(p->store, r->collection, r->message.record_id, &p->scratch.stored, &r->floor, &r->error);
@@ -545,7 +556,7 @@ static int run(struct mqsync_plugin *p, struct mqsync_request *r)
     return MOSQ_ERR_SUCCESS;
 }
 
-int mqsync_pipeline_run(struct mqsync_plugin *p, struct mosquitto_evt_message *event)
+int mqsync_pipeline_run(struct mqsync_plugin *p, struct mosquitto_evt_message *event, int64_t now_ms)
 {
     struct mqsync_request r;
     int result;
@@ -556,9 +567,10 @@ int mqsync_pipeline_run(struct mqsync_plugin *p, struct mosquitto_evt_message *e
     r.error.code = MQSYNC_OK;
     r.error_has_version = false;
     r.event = event;
-    r.now_ms = mqsync_time_now();
+    r.now_ms = now_ms;
     r.client_id = mosquitto_client_id(event->client);
     mqsync_topic_parse(mqsync_plugin_root(p), mqsync_slice_str(event->topic), &r.topic);
+    expect(p, &r);
     if (event->properties)
         mqsync_properties_read(event->properties, &r.properties);
     result = run(p, &r);

@@ -5,8 +5,8 @@
 
 #include "plugin.h"
 
-/* Takes a PUBLISH below the root through; returns what the MOSQ_EVT_MESSAGE callback has to return. Afterwards the
- * PUBLISH in flight is the event of an accepted write, or swallowed, or refused. */
-int mqsync_pipeline_run(struct mqsync_plugin *p, struct mosquitto_evt_message *event);
+/* Takes a PUBLISH below the root, which arrived at now_ms, through; returns what the MOSQ_EVT_MESSAGE callback has to
+ * return. Afterwards the PUBLISH in flight is the event of an accepted write, or swallowed, or refused. */
+int mqsync_pipeline_run(struct mqsync_plugin *p, struct mosquitto_evt_message *event, int64_t now_ms);
 
 #endif

@@ -48,8 +48,9 @@ static int on_message(int event, void *event_data, void *userdata)
     if (plugin.logins)
         mqsync_logins_reapplied(plugin.logins, false);
     if (strncmp(message->topic, plugin.prefix, plugin.prefix_n) == 0) {
-        result = mqsync_pipeline_run(&plugin, message);
-        mqsync_counters_publish(&plugin, mqsync_time_now());
+        int64_t now_ms = mqsync_time_now();
+        result = mqsync_pipeline_run(&plugin, message, now_ms);
+        mqsync_counters_publish(&plugin, now_ms);
     }
     housekeep();
     return result;

@@ -588,6 +588,16 @@ static enum mqsync_code get_from_lmdb(struct mqsync_store *s, const struct mqsyn
     return MQSYNC_RECORD_NOT_FOUND;
 }
 
+void mqsync_store_expect(struct mqsync_store *s, const struct mqsync_collection *c, struct mqsync_slice id)
+{
+    uint64_t hash = mqsync_table_hash(c->cid, id);
+    pthread_mutex_lock(&s->lock);
+    mqsync_table_expect(s->active, hash);
+    if (s->recent)
+        mqsync_table_expect(s->recent, hash);
+    pthread_mutex_unlock(&s->lock);
+}
+
 enum mqsync_code mqsync_store_get(struct mqsync_store *s, struct mqsync_collection *c, struct mqsync_slice id, struct mqsync_record *ret,
                                   uint64_t *ret_floor, struct mqsync_error *ret_error)
 {

@@ -57,6 +57,9 @@ struct mqsync_collection_stat {
 };
 void mqsync_collection_stat(const struct mqsync_collection *c, struct mqsync_collection_stat *ret); /* writer's thread */
 
+/* A mqsync_store_get() of this id follows soon: what it looks at first is fetched into the cache meanwhile. Writer's thread. */
+void mqsync_store_expect(struct mqsync_store *s, const struct mqsync_collection *c, struct mqsync_slice id);
+
 /* The record, tombstones included: MQSYNC_OK, or MQSYNC_RECORD_NOT_FOUND for an id never used (then *ret_floor is the version
  * below or at which it may have been used before). Slices live until the next call on this store. Writer's thread. */
 enum mqsync_code mqsync_store_get(struct mqsync_store *s, struct mqsync_collection *c, struct mqsync_slice id,

@@ -146,6 +146,8 @@ void mqsync_table_free(struct mqsync_table *t); /* NULL is fine */
 /* Empties it, keeping (some of) its memory for the next time. */
 void mqsync_table_reset(struct mqsync_table *t);
 uint64_t mqsync_table_hash(uint32_t cid, struct mqsync_slice id);
+/* Fetches what a mqsync_table_find() that follows looks at first. */
+void mqsync_table_expect(const struct mqsync_table *t, uint64_t hash);
 struct mqsync_entry *mqsync_table_find(const struct mqsync_table *t, uint32_t cid, struct mqsync_slice id, uint64_t hash);
 /* Puts a copy. NULL when out of memory (then nothing has changed). */
 struct mqsync_entry *mqsync_table_put(struct mqsync_table *t, uint32_t cid, struct mqsync_slice id, uint64_t hash,

@@ -13,6 +13,7 @@
 #define FIRST_SLOTS 1024
 #define SMALL_SLOTS 4096 /* more than these get a huge page */
 #define FIRST_CHUNK_BYTES ((size_t)64 * 1024)
+#define FETCHED_BYTES 512
 #define KEEP_CHUNKS 13 /* of an emptied table, 24 MiB */
 
 struct mqsync_chunk {
@@ -156,8 +157,23 @@ static struct mqsync_slot *slot_of(const struct mqsync_table *t, uint32_t cid, s
     }
 }
 
+void mqsync_table_expect(const struct mqsync_table *t, uint64_t hash)
+{
+    __builtin_prefetch(&t->slots[hash & (t->slots_n - 1)]);
+}
+
+/* As a rule a value lies behind its entry: all of it at once is not slower than the entry alone, and not line after line. */
+static void fetch(const struct mqsync_entry *e)
+{
+    for (size_t i = 0; i < FETCHED_BYTES; i += 64)
+        __builtin_prefetch((const char *)e + i);
+}
+
 struct mqsync_entry *mqsync_table_find(const struct mqsync_table *t, uint32_t cid, struct mqsync_slice id, uint64_t hash)
 {
+    const struct mqsync_slot *first = &t->slots[hash & (t->slots_n - 1)];
+    if (first->entry && first->hash == hash)
+        fetch(first->entry);
     return slot_of(t, cid, id, hash)->entry;
 }
 
