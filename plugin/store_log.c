@@ -145,9 +145,9 @@ enum mqsync_code mqsync_log_start(struct mqsync_log *log, const unsigned char ep
     return MQSYNC_OK;
 }
 
-/* Fills the last page up that bytes written at `at` reach, unless it has been begun before. A page that only a part of is
- * written would have to be read first when the kernel has dropped it since the file's last turn, and the broker's thread
- * would wait for the disk. */
+/* Fills up the last page that the bytes in b reach, unless it has been begun before. A page of which only a part is written
+ * would have to be read first when the kernel has dropped it since the file's last turn, and the broker's thread would wait
+ * for the disk. */
 static void fill_page(const struct mqsync_log *log, struct mqsync_buf *b)
 {
     uint64_t end = log->end + b->n;

@@ -384,6 +384,63 @@ START_TEST(grows_its_map)
 }
 END_TEST
 
+enum { LOG_PAGES = 64, PAGE_BYTES = 4096 };
+
+/* Until where a log file that was full of old bytes has been written. Each page has been written whole or not at all: of one that
+ * is written in part the kernel would read the rest first. */
+static unsigned written_pages(unsigned file)
+{
+    static unsigned char bytes[LOG_PAGES][PAGE_BYTES];
+    unsigned char old[16];
+    char name[300];
+    memset(old, 0xFF, sizeof old);
+    snprintf(name, sizeof name, "%s/log.%u", dir, file);
+    FILE *f = fopen(name, "re");
+    ck_assert_ptr_nonnull(f);
+    ck_assert_uint_eq(fread(bytes, PAGE_BYTES, LOG_PAGES, f), LOG_PAGES);
+    fclose(f);
+    unsigned n = 0;
+    for (unsigned i = 0; i < LOG_PAGES; i++) {
+        bool first_is_old = memcmp(bytes[i], old, sizeof old) == 0;
+        bool last_is_old = memcmp(bytes[i] + PAGE_BYTES - sizeof old, old, sizeof old) == 0;
+        ck_assert_msg(last_is_old == first_is_old, "page %u of log.%u is written in part", i, file);
+        ck_assert_msg(first_is_old || i == n, "page %u of log.%u is written, and one before it is not", i, file);
+        n += !first_is_old;
+    }
+    return n;
+}
+
+START_TEST(writes_whole_pages_of_the_log)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        char name[300], old[PAGE_BYTES];
+        snprintf(name, sizeof name, "%s/log.%u", dir, i);
+        memset(old, 0xFF, sizeof old);
+        FILE *f = fopen(name, "we");
+        ck_assert_ptr_nonnull(f);
+        for (unsigned page = 0; page < LOG_PAGES; page++)
+            ck_assert_uint_eq(fwrite(old, sizeof old, 1, f), 1);
+        fclose(f);
+    }
+    struct mqsync_store *s = open_store();
+    struct mqsync_collection *c = ensure(s, "c");
+    char data[9000];
+    memset(data, 'x', sizeof data);
+    memcpy(data, "{\"a\":\"", 6);
+    unsigned n = 0;
+    for (unsigned i = 0; i < 12; i++) {
+        size_t size = i % 4 == 3 ? sizeof data - 1 : 100 + i * 7;
+        memcpy(data + size - 2, "\"}", 3);
+        write_one(s, c, "r", data);
+        memset(data + size - 2, 'x', 3);
+        n = written_pages(0) + written_pages(1) + written_pages(2);
+    }
+    ck_assert_uint_gt(n, 6);
+    mqsync_store_close(s);
+    check_database();
+}
+END_TEST
+
 START_TEST(one_writer_at_a_time)
 {
     struct mqsync_store *s = open_store(), *second = NULL;
@@ -524,6 +581,7 @@ int main(int argc, char **argv)
     tcase_add_test(tc, views_see_all);
     tcase_add_test(tc, forgets_old_tombstones_but_no_version);
     tcase_add_test(tc, grows_its_map);
+    tcase_add_test(tc, writes_whole_pages_of_the_log);
     tcase_add_test(tc, one_writer_at_a_time);
     tcase_add_test(tc, a_power_cut_changes_the_epoch);
     tcase_add_test(tc, power_counts_only_while_it_is_kept);
