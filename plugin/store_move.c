@@ -258,6 +258,7 @@ static void failed(struct mqsync_store *s, const char *text, int64_t *logged_ms)
 {
     int64_t now = mqsync_monotonic_ms();
     s->failing = true;
+    pthread_cond_broadcast(&s->moved); /* whoever waits for this move need not wait any longer */
     if (*logged_ms && now - *logged_ms < 10000)
         return;
     *logged_ms = now;

@@ -64,8 +64,12 @@ function smallDisk(megabytes) {
     return mounted.status === 0 ? directory : undefined;
 }
 
-test('a full disk is SERVER_ERROR, loses nothing, and writing goes on when there is room', async (t) => {
-    const disk = smallDisk(24);
+// 14 MB are full before the first changes are moved into LMDB, of 24 MB it is a later move that fails
+for (const megabytes of [14, 24])
+    test(`a full disk of ${megabytes} MB is SERVER_ERROR, loses nothing, and writing goes on when there is room`, (t) => fillUp(t, megabytes));
+
+async function fillUp(t, megabytes) {
+    const disk = smallDisk(megabytes);
     if (!disk) {
         t.skip('needs the right to mount a tmpfs');
         return;
@@ -88,7 +92,7 @@ test('a full disk is SERVER_ERROR, loses nothing, and writing goes on when there
                 refusedAt = i;
             }
         }
-        t.diagnostic(`refused after ${kept.size} records of 20 kB on a disk of 24 MB`);
+        t.diagnostic(`refused after ${kept.size} records of 20 kB`);
         assert.ok(refusedAt > 100, `refused at write ${refusedAt}`);
         // still there: reading, other topics, and after a kill all that was acknowledged
         await writer.settle('c');
@@ -142,4 +146,4 @@ test('a full disk is SERVER_ERROR, loses nothing, and writing goes on when there
         spawnSync('umount', ['-l', disk]);
         fs.rmSync(disk, { recursive: true, force: true });
     }
-});
+}
