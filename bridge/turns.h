@@ -9,7 +9,7 @@
 
 /* Zero-initialise to start. */
 struct mqsync_turn {
-    struct mqsync_turn *next;
+    struct mqsync_turn *next, *previous;
     bool waiting;
 };
 
@@ -25,6 +25,7 @@ static inline void mqsync_turns_enter(struct mqsync_turns *all, struct mqsync_tu
         return;
     t->waiting = true;
     t->next = NULL;
+    t->previous = all->last;
     if (all->last)
         all->last->next = t;
     else
@@ -35,18 +36,10 @@ static inline void mqsync_turns_enter(struct mqsync_turns *all, struct mqsync_tu
 /* It waits no more, if it did. */
 static inline void mqsync_turns_leave(struct mqsync_turns *all, struct mqsync_turn *t)
 {
-    struct mqsync_turn *before = NULL;
-
     if (!t->waiting)
         return;
-    for (struct mqsync_turn *at = all->first; at != t; at = at->next)
-        before = at;
-    if (before)
-        before->next = t->next;
-    else
-        all->first = t->next;
-    if (all->last == t)
-        all->last = before;
+    *(t->previous ? &t->previous->next : &all->first) = t->next;
+    *(t->next ? &t->next->previous : &all->last) = t->previous;
     t->waiting = false;
 }
 
