@@ -229,6 +229,16 @@ static int freeze_recovered(struct mqsync_store *s)
     return (s->active = mqsync_table_alloc()) ? 0 : ENOMEM;
 }
 
+/* Whether the log made a collection that LMDB does not know yet, be it without records: this run's log will not tell of it. */
+static bool has_unapplied(const struct mqsync_store *s)
+{
+    for (size_t i = 0; i < s->collections.by_cid_n; i++) {
+        if (s->collections.by_cid[i] && s->collections.by_cid[i]->unapplied)
+            return true;
+    }
+    return false;
+}
+
 /* Everything from the old log into LMDB, the new state on the disk, and the first segment of this run. may_wait: LMDB knows
  * the epoch, so the log can bear it and wait for room. */
 static enum mqsync_code settle_recovery(struct mqsync_store *s, bool may_wait, struct mqsync_error *ret_error)
@@ -238,7 +248,7 @@ static enum mqsync_code settle_recovery(struct mqsync_store *s, bool may_wait, s
     if (last < s->state.applied)
         last = s->state.applied;
     s->applied = s->state.applied;
-    if (s->active->n > 0) {
+    if (s->active->n > 0 || has_unapplied(s)) {
         rc = mqsync_store_move(s, s->active, last, NULL);
         if (rc == 0)
             mqsync_table_reset(s->active);
@@ -472,7 +482,7 @@ void mqsync_store_let_go(struct mqsync_store *s)
         s->read_active = false;
     }
     s->read_moves = s->moves;
-    if (s->want_map_bytes && s->views == 0) {
+    if (s->want_map_bytes && s->views == 0 && !s->moving) {
         mdb_env_set_mapsize(s->env, s->want_map_bytes); /* that it did not fit shows at the next attempt to move */
         s->want_map_bytes = 0;
         s->retry_now = true;
@@ -557,7 +567,7 @@ void mqsync_collection_stat(const struct mqsync_collection *c, struct mqsync_col
         .seq = c->seq,
         .records = c->records,
         .tombstones = __atomic_load_n(&c->tombstones, __ATOMIC_RELAXED), /* the mover's */
-        .oldest_seq = __atomic_load_n(&c->oldest_seq, __ATOMIC_RELAXED),
+        .oldest_seq = __atomic_load_n(&c->oldest_seq, __ATOMIC_ACQUIRE),
     };
 }
 

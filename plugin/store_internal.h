@@ -266,6 +266,7 @@ struct mqsync_store {
     pthread_cond_t wake_mover, wake_syncer, moved;
     pthread_t mover, syncer;
     bool mover_runs, syncer_runs, stop, flush, retry_now;
+    bool moving;                  /* the mover has, or is about to begin, a transaction: the map may not move */
     struct mqsync_table *active;  /* segment log.segment */
     struct mqsync_table *frozen;  /* segment log.segment - 1, being moved */
     struct mqsync_table *recent;  /* moved last: found here, a record need not be looked for in LMDB; or NULL */

@@ -190,10 +190,12 @@ enum mqsync_code mqsync_log_append(struct mqsync_log *log, const struct mqsync_l
 void mqsync_log_undo(struct mqsync_log *log, uint64_t end)
 {
     static const char nothing[ENTRY_HEAD];
+    int why = errno;
     /* over blocks that have just been written, so this needs no space; were it to fail all the same, the next append
      * covers them */
-    if (write_all(mqsync_log_fd(log, log->segment), nothing, sizeof nothing, end))
-        log->end = end;
+    if (!write_all(mqsync_log_fd(log, log->segment), nothing, sizeof nothing, end))
+        errno = why; /* the caller's failure is the one to tell */
+    log->end = end;
 }
 
 /* --- reading back ----------------------------------------------------------------------------------------------------- */

@@ -28,7 +28,7 @@
 /* A collection that this move touches; what the writer's copy is to know afterwards. */
 struct touched {
     struct mqsync_collection *collection;
-    uint64_t tombstones, oldest_seq;
+    uint64_t tombstones;
 };
 
 struct move {
@@ -91,7 +91,10 @@ static void put_row(struct move *m, struct mqsync_collection *c, const struct mq
     MDB_val key = {c->name_n, (void *)(uintptr_t)c->name}, value = {sizeof copy, &copy};
     if (m->rc == 0)
         m->rc = mdb_put(m->txn, m->s->dbis.collections, &key, &value, 0);
-    m->touched[m->touched_n++] = (struct touched){c, row->tombstones, row->oldest_seq};
+    m->touched[m->touched_n++] = (struct touched){c, row->tombstones};
+    /* before the commit: a snapshot without the tombstones must not go with a number that promises them */
+    if (m->rc == 0)
+        __atomic_store_n(&c->oldest_seq, row->oldest_seq, __ATOMIC_RELEASE);
 }
 
 /* The entries of one collection, from *at on; then its tombstones that are old enough. */
@@ -125,8 +128,9 @@ static void move_all(struct move *m, uint64_t segment)
     if (m->collections_n > state.next_cid)
         state.next_cid = (uint32_t)m->collections_n;
     state.power = state.power && m->power;
-    if (m->rc == 0 && m->entries_n == 0 && m->created == 0 && m->forgotten == 0)
-        return; /* nothing to write: an idle broker does not wake its disk */
+    /* nothing to write: an idle broker does not wake its disk. A segment without entries counts: the next one but one takes its file */
+    if (m->rc == 0 && m->entries_n == 0 && m->created == 0 && m->forgotten == 0 && segment == s->state.applied)
+        return;
     if (m->rc == 0)
         m->rc = mqsync_state_put(m->txn, &s->dbis, &state);
     if (m->rc == 0) {
@@ -154,7 +158,6 @@ int mqsync_store_move(struct mqsync_store *s, const struct mqsync_table *table, 
         struct mqsync_collection *c = m.touched[i].collection;
         c->unapplied = false;
         __atomic_store_n(&c->tombstones, m.touched[i].tombstones, __ATOMIC_RELAXED);
-        __atomic_store_n(&c->oldest_seq, m.touched[i].oldest_seq, __ATOMIC_RELAXED);
     }
     pthread_mutex_unlock(&s->lock);
     free(m.entries);
@@ -290,9 +293,11 @@ static unsigned move_now(struct mqsync_store *s, int64_t *logged_ms)
     }
     struct mqsync_table *table = s->frozen;
     uint64_t segment = table ? s->log.segment - 1 : s->state.applied;
+    s->moving = true;
     pthread_mutex_unlock(&s->lock);
     int rc = mqsync_store_move(s, table, segment, &forgotten);
     pthread_mutex_lock(&s->lock);
+    s->moving = false;
     if (rc) {
         if (rc == MDB_MAP_FULL) {
             MDB_envinfo info;

@@ -563,6 +563,37 @@ START_TEST(backs_up_and_restores)
 }
 END_TEST
 
+/* As a child that is killed at once: makes the collection, and writes to it if there is an id. */
+static void begin_and_kill(const char *id)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct mqsync_store *s = open_store();
+        struct mqsync_collection *c = ensure(s, "k");
+        if (id)
+            write_one(s, c, id, "{}");
+        kill(getpid(), SIGKILL);
+    }
+    waitpid(pid, NULL, 0);
+}
+
+/* The log knows the collection, LMDB does not: the disk was full just then, or the broker was killed between the two entries. */
+START_TEST(a_collection_without_records_survives_twice)
+{
+    mqsync_store_close(open_store());
+    for (int i = 0; i < 5; i++) {
+        begin_and_kill(NULL);
+        begin_and_kill("a");
+        struct mqsync_store *s = open_store();
+        expect(s, ensure(s, "k"), "a", 1, "{}");
+        mqsync_store_close(s);
+        check_database();
+        nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+        mqsync_store_close(open_store());
+    }
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     if (argc == 4 && strcmp(argv[1], "--backup") == 0)
@@ -586,5 +617,6 @@ int main(int argc, char **argv)
     tcase_add_test(tc, a_power_cut_changes_the_epoch);
     tcase_add_test(tc, power_counts_only_while_it_is_kept);
     tcase_add_test(tc, backs_up_and_restores);
+    tcase_add_test(tc, a_collection_without_records_survives_twice);
     return run_tests("store", tc);
 }

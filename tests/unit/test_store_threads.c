@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What may happen between the writer and the mover, and on a disk that is full or broken: LMDB's calls and the system's stop or
+ * fail here when told to. */
+#include <dlfcn.h>
+#include <errno.h>
+#include <ftw.h>
+#include <limits.h>
+#include <lmdb.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "store.h"
+#include "unit.h"
+
+#define DAY_MS ((int64_t)24 * 60 * 60 * 1000)
+#define PATIENCE 20000 /* ms */
+
+enum place { NOWHERE, BEFORE_BEGIN, BEFORE_COMMIT, AFTER_COMMIT };
+static atomic_int stop_at, stopped_at; /* where the mover is to wait, and where it does */
+static atomic_int commits_to_pass = INT_MAX, failed_commits, resizes;
+
+static char dir[256];
+static struct mqsync_error error;
+static struct mqsync_store_options options;
+
+#define OK(call) ck_assert_msg((call) == MQSYNC_OK, "%s: %s", #call, error.text)
+
+static void *next_of(const char *name)
+{
+    return dlsym(RTLD_NEXT, name);
+}
+
+static void stop_here(enum place place)
+{
+    if (atomic_load(&stop_at) != (int)place)
+        return;
+    atomic_store(&stopped_at, place);
+    while (atomic_load(&stop_at) == (int)place)
+        usleep(1000);
+    atomic_store(&stopped_at, NOWHERE);
+}
+
+int mdb_txn_begin(MDB_env *env, MDB_txn *parent, unsigned flags, MDB_txn **ret)
+{
+    int (*real)(MDB_env *, MDB_txn *, unsigned, MDB_txn **);
+    *(void **)(void *)&real = next_of("mdb_txn_begin");
+    if (!(flags & MDB_RDONLY))
+        stop_here(BEFORE_BEGIN);
+    return real(env, parent, flags, ret);
+}
+
+int mdb_txn_commit(MDB_txn *txn)
+{
+    int (*real)(MDB_txn *);
+    *(void **)(void *)&real = next_of("mdb_txn_commit");
+    if (atomic_fetch_sub(&commits_to_pass, 1) <= 0) {
+        mdb_txn_abort(txn);
+        atomic_fetch_add(&failed_commits, 1);
+        return ENOSPC;
+    }
+    stop_here(BEFORE_COMMIT);
+    int rc = real(txn);
+    stop_here(AFTER_COMMIT);
+    return rc;
+}
+
+int mdb_env_set_mapsize(MDB_env *env, size_t n)
+{
+    int (*real)(MDB_env *, size_t);
+    *(void **)(void *)&real = next_of("mdb_env_set_mapsize");
+    atomic_fetch_add(&resizes, 1);
+    return real(env, n);
+}
+
+/* The disk takes no sync, and not even what would take the entry back. */
+static atomic_bool disk_broken;
+
+int fdatasync(int fd)
+{
+    int (*real)(int);
+    *(void **)(void *)&real = next_of("fdatasync");
+    errno = EIO;
+    return atomic_load(&disk_broken) ? -1 : real(fd);
+}
+
+ssize_t pwrite(int fd, const void *bytes, size_t n, off_t at)
+{
+    ssize_t (*real)(int, const void *, size_t, off_t);
+    *(void **)(void *)&real = next_of("pwrite");
+    errno = EIO;
+    return atomic_load(&disk_broken) && n == 12 ? -1 : real(fd, bytes, n, at);
+}
+
+/* Waits until *what is at least `least`. */
+static void await(atomic_int *what, int least)
+{
+    for (int i = 0; atomic_load(what) < least; i++) {
+        ck_assert_int_lt(i, PATIENCE);
+        usleep(1000);
+    }
+}
+
+/* Lets the mover go on, if it waits, and has it wait there. */
+static void stop_mover(enum place place)
+{
+    atomic_store(&stop_at, place);
+    for (int i = 0; atomic_load(&stopped_at) != (int)place; i++) {
+        ck_assert_int_lt(i, PATIENCE);
+        usleep(1000);
+    }
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st, (void)type, (void)ftw;
+    return remove(path);
+}
+
+static void setup(void)
+{
+    const char *tmp = getenv("TMPDIR");
+    snprintf(dir, sizeof dir, "%s/mqsync-test-XXXXXX", tmp ? tmp : "/tmp");
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    /* every change is moved at once */
+    options = (struct mqsync_store_options){.dir = dir, .tombstone_days = 30, .boot_id = "boot-1", .batch_bytes = 1};
+}
+
+static void teardown(void)
+{
+    nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static struct mqsync_store *open_store(void)
+{
+    struct mqsync_store *s = NULL;
+    OK(mqsync_store_open(&options, &s, &error));
+    return s;
+}
+
+static struct mqsync_collection *ensure(struct mqsync_store *s)
+{
+    struct mqsync_collection *c = NULL;
+    OK(mqsync_store_ensure(s, mqsync_slice_str("c"), 10, &c, &error));
+    return c;
+}
+
+static enum mqsync_code get(struct mqsync_store *s, struct mqsync_collection *c, const char *id, struct mqsync_record *ret)
+{
+    uint64_t floor;
+    return mqsync_store_get(s, c, mqsync_slice_str(id), ret, &floor, &error);
+}
+
+/* data NULL: a deletion. */
+static void put(struct mqsync_store *s, struct mqsync_collection *c, const char *id, const char *data, int64_t arrived_ms)
+{
+    static struct mqsync_record r;
+    struct mqsync_collection_stat stat;
+    uint64_t version = get(s, c, id, &r) == MQSYNC_OK ? r.version + 1 : 1;
+    mqsync_collection_stat(c, &stat);
+    r = (struct mqsync_record){.version = version, .seq = stat.seq + 1, .updated_ms = arrived_ms, .deleted = !data, .data = mqsync_slice_str(data)};
+    r.history_n = 1;
+    r.history[0] = (struct mqsync_change){.fingerprint = 1, .sent_ms = INT64_MIN, .arrived_ms = arrived_ms, .effective_ms = arrived_ms,
+                                          .version = version, .seq = r.seq, .op = data ? MQSYNC_UPDATE : MQSYNC_DELETE};
+    OK(mqsync_store_put(s, c, mqsync_slice_str(id), &r, &error));
+}
+
+static void settle(struct mqsync_store *s)
+{
+    struct mqsync_view *v;
+    OK(mqsync_view_settled(s, PATIENCE, &v, &error));
+    mqsync_view_close(v);
+}
+
+/* A `since` before a deletion that LMDB has just forgotten: either the deletion is there, or it is known that one may be missing. */
+START_TEST(what_is_forgotten_is_known_to_be)
+{
+    struct mqsync_view *v;
+    struct mqsync_walk *walk;
+    struct mqsync_slice id, c_name = MQSYNC_SLICE("c");
+    struct mqsync_collection_stat stat;
+    static struct mqsync_record r;
+    bool seen = false;
+    options.tombstone_days = 3650;
+    struct mqsync_store *s = open_store();
+    struct mqsync_collection *c = ensure(s);
+    put(s, c, "a", "{}", mqsync_time_now() - 40 * DAY_MS);
+    put(s, c, "a", NULL, mqsync_time_now() - 40 * DAY_MS);
+    settle(s);
+
+    atomic_store(&stop_at, BEFORE_COMMIT);
+    put(s, c, "b", "{}", mqsync_time_now());
+    stop_mover(BEFORE_COMMIT);
+    options.tombstone_days = 30;
+    mqsync_store_configure(s, &options);
+    put(s, c, "b", "{}", mqsync_time_now()); /* found in memory: the writer's transaction does not follow */
+    stop_mover(BEFORE_BEGIN); /* of the next move, which forgets */
+    stop_mover(AFTER_COMMIT);
+    OK(mqsync_view_newest(s, &v, &error));
+    ck_assert(mqsync_view_collection(v, c_name, &stat));
+    OK(mqsync_walk_changes(v, c_name, 1, &walk, &error));
+    while (mqsync_walk_next(walk, &id, &r, &error) == MQSYNC_OK)
+        seen |= mqsync_slice_equal(id, mqsync_slice_str("a"));
+    mqsync_walk_close(walk);
+    mqsync_view_close(v);
+    atomic_store(&stop_at, NOWHERE);
+    ck_assert(seen || stat.oldest_seq > 1);
+    mqsync_store_close(s);
+}
+END_TEST
+
+/* The mover, which tries again each second, must not begin a transaction while the map moves. */
+START_TEST(the_map_grows_while_nothing_is_moved)
+{
+    static char data[100 * 1024];
+    static struct mqsync_record r;
+    struct mqsync_view *view;
+    options.map_bytes = 1024 * 1024;
+    struct mqsync_store *s = open_store();
+    struct mqsync_collection *c = ensure(s);
+    put(s, c, "a", "{}", mqsync_time_now());
+    OK(mqsync_view_settled(s, PATIENCE, &view, &error)); /* the map may not move */
+    memset(data, ' ', sizeof data - 1);
+    data[0] = '{', data[sizeof data - 2] = '}';
+    struct mqsync_store_stat stat = {0};
+    for (int i = 0; !stat.failing; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "x%d", i);
+        put(s, c, id, data, mqsync_time_now());
+        usleep(1000);
+        mqsync_store_stat(s, &stat);
+        ck_assert_int_lt(i, 1000);
+    }
+    stop_mover(BEFORE_BEGIN);
+    atomic_store(&resizes, 0);
+    mqsync_view_close(view);
+    OK(get(s, c, "a", &r));
+    ck_assert_int_eq(atomic_load(&resizes), 0);
+    atomic_store(&stop_at, NOWHERE);
+    for (int i = 0; stat.failing; i++) {
+        OK(get(s, c, "a", &r));
+        usleep(1000);
+        mqsync_store_stat(s, &stat);
+        ck_assert_int_lt(i, PATIENCE);
+    }
+    ck_assert_int_ge(atomic_load(&resizes), 1);
+    mqsync_store_close(s);
+}
+END_TEST
+
+/* As a child that is killed, on a disk with no room but in the log's own files; id may be NULL. */
+static void run_full_and_kill(const char *id)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        atomic_store(&commits_to_pass, 1); /* that of the tables, which changes nothing */
+        struct mqsync_store *s = open_store();
+        int before = atomic_load(&failed_commits);
+        if (id) {
+            put(s, ensure(s), id, "{}", mqsync_time_now());
+            await(&failed_commits, before + 1);
+        }
+        kill(getpid(), SIGKILL);
+    }
+    waitpid(pid, NULL, 0);
+}
+
+START_TEST(restarts_on_a_full_disk_lose_nothing)
+{
+    static struct mqsync_record r;
+    struct mqsync_store *s = open_store();
+    put(s, ensure(s), "a", "{}", mqsync_time_now());
+    mqsync_store_close(s);
+    pid_t pid = fork();
+    if (pid == 0) {
+        open_store();
+        kill(getpid(), SIGKILL);
+    }
+    waitpid(pid, NULL, 0);
+    run_full_and_kill(NULL);
+    run_full_and_kill("b");
+    s = open_store();
+    OK(get(s, ensure(s), "a", &r));
+    OK(get(s, ensure(s), "b", &r));
+    mqsync_store_close(s);
+}
+END_TEST
+
+START_TEST(what_was_refused_is_not_kept)
+{
+    static struct mqsync_record r;
+    options.durability = MQSYNC_DURABILITY_POWER;
+    options.batch_bytes = 0;
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct mqsync_store *s = open_store();
+        struct mqsync_collection *c = ensure(s);
+        put(s, c, "a", "{}", mqsync_time_now());
+        settle(s);
+        atomic_store(&disk_broken, true);
+        r = (struct mqsync_record){.version = 1, .seq = 2, .data = MQSYNC_SLICE("{}"), .history_n = 1};
+        r.history[0] = (struct mqsync_change){.fingerprint = 1, .sent_ms = INT64_MIN, .version = 1, .seq = 2};
+        ck_assert_int_eq(mqsync_store_put(s, c, mqsync_slice_str("refused"), &r, &error), MQSYNC_SERVER_ERROR);
+        atomic_store(&disk_broken, false);
+        put(s, c, "b", "{}", mqsync_time_now());
+        kill(getpid(), SIGKILL);
+    }
+    int status;
+    waitpid(pid, &status, 0);
+    ck_assert(WIFSIGNALED(status));
+    struct mqsync_store *s = open_store();
+    struct mqsync_collection *c = ensure(s);
+    OK(get(s, c, "a", &r));
+    OK(get(s, c, "b", &r));
+    ck_assert_int_eq(get(s, c, "refused", &r), MQSYNC_RECORD_NOT_FOUND);
+    mqsync_store_close(s);
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tc = tcase_create("store-threads");
+    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_set_timeout(tc, 60);
+    tcase_add_test(tc, what_is_forgotten_is_known_to_be);
+    tcase_add_test(tc, the_map_grows_while_nothing_is_moved);
+    tcase_add_test(tc, restarts_on_a_full_disk_lose_nothing);
+    tcase_add_test(tc, what_was_refused_is_not_kept);
+    return run_tests("store-threads", tc);
+}
