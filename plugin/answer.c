@@ -5,8 +5,8 @@
 
 #include <mqtt_protocol.h>
 
-/* Not below $SYS, which the broker's own would be; `#` does not match it. As long as the shortest command's topic,
- * s/c/cmd. */
+/* Not below $SYS, which the broker's own would be; `#` does not match it, nor what is left of it where a topic is shorter: that is
+ * at least a root of one letter and a slash. */
 static const char nowhere[] = "$mqsync";
 
 /* root/{collection}/re/{clientId} into scratch, with its NUL. */
@@ -162,7 +162,9 @@ const char *mqsync_answer_record_topic(struct mqsync_plugin *p, struct mqsync_sl
 
 void mqsync_answer_swallow(struct mqsync_plugin *p, struct mosquitto_evt_message *event)
 {
-    memcpy(event->topic, nowhere, sizeof(nowhere));
+    size_t n = strnlen(event->topic, sizeof(nowhere) - 1);
+    memcpy(event->topic, nowhere, n);
+    event->topic[n] = '\0';
     event->payload = NULL; /* the broker frees the old one, and takes the length back with the changed pointer */
     event->payloadlen = 0;
     event->retain = false;

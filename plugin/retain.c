@@ -86,6 +86,23 @@ static bool is_retained(const struct mqsync_config *c, struct mqsync_slice name)
     return collection && collection->retain;
 }
 
+/* What has been begun goes on, unless the collection is to be begun anew, or the other way round. */
+static void drop_changed(const struct starting *s)
+{
+    struct job **at = &s->plugin->retainer->first;
+
+    while (*at) {
+        struct job *job = *at;
+        struct mqsync_slice name = mqsync_slice_str(job->collection);
+        if (is_retained(s->plugin->config, name) == is_retained(s->before, name)) {
+            at = &job->next;
+        } else {
+            *at = job->next;
+            free(job);
+        }
+    }
+}
+
 static bool queue_collection(void *context, const struct mqsync_collection_stat *stat)
 {
     struct starting *s = context;
@@ -109,8 +126,7 @@ void mqsync_retain_start(struct mqsync_plugin *p, const struct mqsync_config *be
     struct mqsync_view *view;
     struct mqsync_error error;
 
-    while (p->retainer->first)
-        drop_first(p->retainer);
+    drop_changed(&s);
     if (mqsync_view_newest(p->store, &view, &error) != MQSYNC_OK) {
         mqsync_log(MQSYNC_LOG_ERROR, "MQS1015", "retained records are not brought up to date: %s", error.text);
         return;

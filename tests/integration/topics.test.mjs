@@ -288,6 +288,48 @@ for (const persistence of [false, true]) {
     }
 }
 
+test('SIGHUP does not end what brings the retained records up to date', async () => {
+    const own = await Broker.start({ config, conf: ['persistence false'] });
+    try {
+        const writer = await own.client({ version: 5 });
+        const n = 3000;
+        for (let i = 0; i < n; i++) {
+            await writer.short('sensors', `s${i}`, 'insert', { i }, { qos: i === n - 1 ? 1 : 0 });
+        }
+        await own.restart();
+        own.reload();
+        await own.waitForLog(/MQS1009/);
+        const [, published] = await own.waitForLog(/MQS1012.*\((\d+) published\)/);
+        assert.equal(Number(published), n);
+    } finally {
+        await own.stop();
+    }
+});
+
+test('a refused message of a topic of few letters is not seen elsewhere', async () => {
+    const own = await Broker.start({ config: { ...config, root: 's' } });
+    try {
+        for (const version of VERSIONS) {
+            const watcher = await own.client({ version });
+            await watcher.subscribe('$mqsync');
+            await watcher.subscribe('#');
+            await watcher.subscribe('fence');
+            const client = await own.client({ version, qos: 0 });
+            for (const topic of ['s/', 's/c', 's/c/ev', 's/c/cm', 's/c/cmd']) {
+                await client.publish(topic, 'garbage');
+            }
+            await client.publish('fence', '');
+            await watcher.other((m) => m.topic === 'fence');
+            assert.deepEqual(
+                watcher.others.map((m) => m.topic).filter((topic) => topic !== 'fence'),
+                ['$mqsync'],
+            );
+        }
+    } finally {
+        await own.stop();
+    }
+});
+
 matrix('No Local keeps a writer from its own events', { versions: [5], forms: FORMS }, async ({ qos, form }) => {
     const collection = unique('c');
     const [a, b] = [await broker.client({ version: 5, qos }), await broker.client({ version: 5, qos })];
