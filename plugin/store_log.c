@@ -19,7 +19,7 @@
 #define PAGE_BYTES 4096
 #define FIRST_BYTES (64 * 1024)
 #define ENTRY_HEAD 12                   /* u32 length, u64 checksum */
-#define ENTRY_MAX (256u * 1024 * 1024)  /* no payload is longer: a record is at most some MiB */
+#define ENTRY_MAX (512u * 1024 * 1024)  /* no payload is longer: data is at most 256 MiB (limits.maxRecordBytes) */
 #define KEEP_BYTES (32 * 1024 * 1024)   /* a file that grew past this is cut when its turn comes again */
 
 struct header {
@@ -175,6 +175,8 @@ enum mqsync_code mqsync_log_append(struct mqsync_log *log, const struct mqsync_l
     fill_page(log, b);
     if (b->failed)
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
+    if (entry_n - ENTRY_HEAD > ENTRY_MAX) /* would not be read back, nor what follows it */
+        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "the change has %zu bytes: too long for the log", entry_n);
     uint32_t n = (uint32_t)(entry_n - ENTRY_HEAD);
     uint64_t checksum = entry_checksum(log->seed, log->end, b->p + ENTRY_HEAD, n);
     memcpy(b->p, &n, 4);
