@@ -29,6 +29,10 @@ enum mqsync_code mqsync_snapshot_open(struct mqsync_snapshot *s, struct mqsync_v
     s->records = stat.records;
     s->oldest_seq = stat.oldest_seq;
     s->full = !q->has_since || (q->since < stat.oldest_seq && !q->continues) || q->since > stat.seq;
+    if (s->full && !q->owner && smaller(stat.records, q->limit) >= count_max) { /* to open a walk costs all that is in memory */
+        s->total = count_max;
+        return MQSYNC_OK;
+    }
     since = s->full ? 0 : q->since;
     s->last_seq = s->since = since;
     if (exists)
