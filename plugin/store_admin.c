@@ -400,6 +400,7 @@ static enum mqsync_code put_in_place(const char *dir, const char *from, struct m
     if (!ok || rename(source, target) != 0)
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "cannot put the new database in place as %s: %s", target,
                            strerror(ok ? errno : why));
+    unlink(lock); /* made again by who opened the old file meanwhile: LMDB would go on from where that was */
     /* logs of the old database name its epoch or segments that the new one counts as done: none is taken for the new one's */
     int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir_fd >= 0) {

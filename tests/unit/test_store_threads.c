@@ -94,6 +94,36 @@ ssize_t pwrite(int fd, const void *bytes, size_t n, off_t at)
     return atomic_load(&disk_broken) && n == 12 ? -1 : real(fd, bytes, n, at);
 }
 
+/* Another program reads: opens the database just before the new one is in its place. */
+static bool open_at_rename;
+static pid_t early_reader;
+
+static void start_reader(void)
+{
+    int ends[2];
+    char ready;
+    ck_assert_int_eq(pipe(ends), 0);
+    early_reader = fork();
+    if (early_reader == 0) {
+        dup2(ends[1], STDOUT_FILENO);
+        execl("/proc/self/exe", "test_store_threads", "--read", dir, (char *)NULL);
+        _exit(EXIT_FAILURE);
+    }
+    close(ends[1]);
+    ck_assert_int_eq(read(ends[0], &ready, 1), 1);
+    close(ends[0]);
+}
+
+int rename(const char *from, const char *to)
+{
+    int (*real)(const char *, const char *);
+    *(void **)(void *)&real = next_of("rename");
+    if (open_at_rename)
+        start_reader();
+    open_at_rename = false;
+    return real(from, to);
+}
+
 /* Waits until *what is at least `least`. */
 static void await(atomic_int *what, int least)
 {
@@ -319,8 +349,54 @@ START_TEST(what_was_refused_is_not_kept)
 }
 END_TEST
 
-int main(void)
+/* LMDB keeps in lock.mdb where a database has got to: another database must not go on from there. */
+START_TEST(who_reads_while_a_backup_is_restored_harms_nobody)
 {
+    static struct mqsync_record r;
+    char copy[300];
+    snprintf(copy, sizeof copy, "%s/copy", dir);
+    for (unsigned changes = 1; changes <= 2; changes++) { /* an odd number of commits, and an even one */
+        struct mqsync_store *s = open_store();
+        struct mqsync_collection *c = ensure(s);
+        put(s, c, "a", "{}", mqsync_time_now());
+        char epoch[33];
+        snprintf(epoch, sizeof epoch, "%s", mqsync_store_epoch(s));
+        mqsync_store_close(s);
+        OK(mqsync_store_backup(dir, copy, NULL, NULL, &error));
+        s = open_store();
+        c = ensure(s);
+        for (unsigned i = 0; i < changes; i++) {
+            put(s, c, "b", "{}", mqsync_time_now());
+            settle(s);
+        }
+        mqsync_store_close(s);
+        open_at_rename = true;
+        OK(mqsync_store_restore(dir, copy, NULL, NULL, &error));
+        ck_assert(!open_at_rename);
+        s = open_store();
+        ck_assert_str_ne(mqsync_store_epoch(s), epoch);
+        OK(get(s, ensure(s), "a", &r));
+        ck_assert_int_eq(get(s, ensure(s), "b", &r), MQSYNC_RECORD_NOT_FOUND);
+        mqsync_store_close(s);
+        kill(early_reader, SIGKILL);
+        waitpid(early_reader, NULL, 0);
+        nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    }
+}
+END_TEST
+
+static int read_until_killed(const char *directory)
+{
+    struct mqsync_reader *reader;
+    if (mqsync_reader_open(directory, &reader, &error) == MQSYNC_OK && write(STDOUT_FILENO, "r", 1) == 1)
+        pause();
+    return EXIT_FAILURE;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 3 && strcmp(argv[1], "--read") == 0)
+        return read_until_killed(argv[2]);
     TCase *tc = tcase_create("store-threads");
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_set_timeout(tc, 60);
@@ -328,5 +404,6 @@ int main(void)
     tcase_add_test(tc, the_map_grows_while_nothing_is_moved);
     tcase_add_test(tc, restarts_on_a_full_disk_lose_nothing);
     tcase_add_test(tc, what_was_refused_is_not_kept);
+    tcase_add_test(tc, who_reads_while_a_backup_is_restored_harms_nobody);
     return run_tests("store-threads", tc);
 }
