@@ -5,8 +5,8 @@
 
 #include <mqtt_protocol.h>
 
-/* Not below $SYS, which the broker's own would be; `#` does not match it, nor what is left of it where a topic is shorter: that is
- * at least a root of one letter and a slash. */
+/* Not below $SYS, which the broker's own would be; `#` does not match it, nor what is left of it where a topic is
+ * shorter: that is at least a root of one letter and a slash. */
 static const char nowhere[] = "$mqsync";
 
 /* root/{collection}/re/{clientId} into scratch, with its NUL. */

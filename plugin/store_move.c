@@ -128,7 +128,8 @@ static void move_all(struct move *m, uint64_t segment)
     if (m->collections_n > state.next_cid)
         state.next_cid = (uint32_t)m->collections_n;
     state.power = state.power && m->power;
-    /* nothing to write: an idle broker does not wake its disk. A segment without entries counts: the next one but one takes its file */
+    /* nothing to write: an idle broker does not wake its disk. But a segment without entries counts, since the third after it
+     * takes its file */
     if (m->rc == 0 && m->entries_n == 0 && m->created == 0 && m->forgotten == 0 && segment == s->state.applied)
         return;
     if (m->rc == 0)

@@ -190,10 +190,19 @@ static void put(struct mqsync_store *s, struct mqsync_collection *c, const char 
     struct mqsync_collection_stat stat;
     uint64_t version = get(s, c, id, &r) == MQSYNC_OK ? r.version + 1 : 1;
     mqsync_collection_stat(c, &stat);
-    r = (struct mqsync_record){.version = version, .seq = stat.seq + 1, .updated_ms = arrived_ms, .deleted = !data, .data = mqsync_slice_str(data)};
-    r.history_n = 1;
-    r.history[0] = (struct mqsync_change){.fingerprint = 1, .sent_ms = INT64_MIN, .arrived_ms = arrived_ms, .effective_ms = arrived_ms,
-                                          .version = version, .seq = r.seq, .op = data ? MQSYNC_UPDATE : MQSYNC_DELETE};
+    r = (struct mqsync_record){.version = version,
+                               .seq = stat.seq + 1,
+                               .updated_ms = arrived_ms,
+                               .deleted = !data,
+                               .data = mqsync_slice_str(data),
+                               .history_n = 1};
+    r.history[0] = (struct mqsync_change){.fingerprint = 1,
+                                          .sent_ms = INT64_MIN,
+                                          .arrived_ms = arrived_ms,
+                                          .effective_ms = arrived_ms,
+                                          .version = version,
+                                          .seq = r.seq,
+                                          .op = data ? MQSYNC_UPDATE : MQSYNC_DELETE};
     OK(mqsync_store_put(s, c, mqsync_slice_str(id), &r, &error));
 }
 
@@ -204,7 +213,8 @@ static void settle(struct mqsync_store *s)
     mqsync_view_close(v);
 }
 
-/* A `since` before a deletion that LMDB has just forgotten: either the deletion is there, or it is known that one may be missing. */
+/* A `since` before a deletion that LMDB has just forgotten: either the deletion is there, or it is known that one may be
+ * missing. */
 START_TEST(what_is_forgotten_is_known_to_be)
 {
     struct mqsync_view *v;
