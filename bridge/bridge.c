@@ -157,7 +157,7 @@ static void release(struct mqsync_bridge *b, const struct mqsync_pending_command
     struct mqsync_rest *r = mqsync_rest_find(b, c->session);
 
     if (s)
-        mqsync_session_command_done(s);
+        mqsync_session_command_done(s, c->bytes);
     if (r)
         mqsync_rest_acknowledged(r);
 }

@@ -31,7 +31,7 @@ enum mqsync_code mqsync_command_send(struct mqsync_bridge *b, uint64_t sender, c
 
     if (mqsync_pending_idle(&b->pending))
         b->acknowledged_us = now_us;
-    pending = mqsync_pending_add(&b->pending, sender, now_us);
+    pending = mqsync_pending_add(&b->pending, sender, c->payload.n, now_us);
     if (!pending)
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "too many changes are on their way; nothing was changed");
     command.tag = (struct mqsync_upstream_tag){.sender = sender, .mark = pending->mark};

@@ -26,7 +26,8 @@ void mqsync_pending_close(struct mqsync_pending *p)
     *p = (struct mqsync_pending){0};
 }
 
-struct mqsync_pending_command *mqsync_pending_add(struct mqsync_pending *p, uint64_t session, int64_t now_us)
+struct mqsync_pending_command *mqsync_pending_add(struct mqsync_pending *p, uint64_t session, size_t bytes,
+                                                  int64_t now_us)
 {
     struct mqsync_pending_command *c;
     uint16_t slot;
@@ -39,6 +40,7 @@ struct mqsync_pending_command *mqsync_pending_add(struct mqsync_pending *p, uint
     c->mark = (XXH3_64bits_withSeed(&p->counter, sizeof(p->counter), p->secret) << 16 | UINT64_C(1) << 15) | slot;
     c->session = session;
     c->sent_us = now_us;
+    c->bytes = bytes;
     c->mid = 0;
     c->announced = c->refused = false;
     return c;

@@ -11,6 +11,7 @@ struct mqsync_pending_command {
     uint64_t mark;    /* on the command and its event; cannot be guessed; 0: unused */
     uint64_t session; /* or HTTP request, or MQSYNC_WILL_SENDER */
     int64_t sent_us;
+    size_t bytes;   /* of its payload */
     uint16_t mid;   /* 0: not sent yet */
     bool announced; /* its event has been seen */
     bool refused;   /* by the broker; the plugin's answer, if it was the plugin that refused, is to come */
@@ -36,7 +37,8 @@ bool mqsync_pending_open(struct mqsync_pending *p);
 void mqsync_pending_close(struct mqsync_pending *p);
 
 /* A command about to be sent; NULL: too many are on their way. */
-struct mqsync_pending_command *mqsync_pending_add(struct mqsync_pending *p, uint64_t session, int64_t now_us);
+struct mqsync_pending_command *mqsync_pending_add(struct mqsync_pending *p, uint64_t session, size_t bytes,
+                                                  int64_t now_us);
 /* It has been sent under that message id. */
 void mqsync_pending_sent(struct mqsync_pending *p, struct mqsync_pending_command *c, uint16_t mid);
 void mqsync_pending_remove(struct mqsync_pending *p, struct mqsync_pending_command *c);

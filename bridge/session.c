@@ -16,6 +16,8 @@ enum {
     SUBSCRIPTIONS_MAX = 1000,
     PENDING_HIGH = 256, /* commands on their way: above that a connection is not read from */
     PENDING_LOW = 64,
+    PENDING_BYTES_HIGH = 1 << 20, /* and so many bytes of them */
+    PENDING_BYTES_LOW = 256 << 10,
     ANSWERS_MAX = 8 << 20, /* bytes that are no events, beyond sendQueueBytes */
 };
 
@@ -111,8 +113,9 @@ void mqsync_session_reconsider(struct mqsync_session *s)
     size_t max = s->bridge->config->bridge.send_queue_bytes;
     /* without a broker nothing is acknowledged, and writes are refused at once: reading them costs nothing */
     unsigned pending = mqsync_upstream_is_up(s->bridge->upstream) ? s->pending : 0;
-    bool pause =
-        s->paused ? pending > PENDING_LOW || s->queue.bytes > max / 2 : pending > PENDING_HIGH || s->queue.bytes > max;
+    size_t bytes = pending > 1 ? s->pending_bytes : 0; /* a single one has to be taken, however large */
+    bool pause = s->paused ? pending > PENDING_LOW || bytes > PENDING_BYTES_LOW || s->queue.bytes > max / 2
+                           : pending > PENDING_HIGH || bytes > PENDING_BYTES_HIGH || s->queue.bytes > max;
 
     if (pause == s->paused)
         return;
@@ -411,13 +414,15 @@ static enum mqsync_code forward(struct mqsync_session *s, const struct mqsync_me
     if (code != MQSYNC_OK)
         return code;
     s->pending++;
+    s->pending_bytes += text.n;
     mqsync_session_reconsider(s);
     return MQSYNC_OK;
 }
 
-void mqsync_session_command_done(struct mqsync_session *s)
+void mqsync_session_command_done(struct mqsync_session *s, size_t bytes)
 {
     s->pending--;
+    s->pending_bytes -= bytes;
     if (s->paused)
         mqsync_session_reconsider(s);
 }

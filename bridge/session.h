@@ -25,6 +25,7 @@ struct mqsync_session {
     bool starving; /* feeds wait for the queue to have room */
     bool paused;
     unsigned pending;            /* commands not yet acknowledged */
+    size_t pending_bytes;        /* of their payloads */
     int64_t opened_ms, heard_ms; /* monotonic */
     int64_t too_long_ms;         /* when a message became too long; 0: none did */
     int64_t closing_ms;          /* 0: not closing */
@@ -49,8 +50,8 @@ static inline void mqsync_session_heard(struct mqsync_session *s, int64_t now_ms
     s->heard_ms = now_ms;
 }
 
-/* The broker has acknowledged one of its commands. */
-void mqsync_session_command_done(struct mqsync_session *s);
+/* The broker has acknowledged one of its commands, of so many bytes. */
+void mqsync_session_command_done(struct mqsync_session *s, size_t bytes);
 
 /* Reads from the client or lets it wait, as its queue and its commands on their way demand. To be called when the
  * broker has come or gone. */

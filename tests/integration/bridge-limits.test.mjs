@@ -280,3 +280,27 @@ test('fewer files than maxConnections needs: said, and kept to', async (t) => {
     }
     assert.equal((await bridge.client()).refused.status, 503);
 });
+
+test('writes that the broker does not take wait with the client, not in the bridge', async (t) => {
+    const bridge = await start(t);
+    const [big, other] = [await bridge.client('/ws', { perMessageDeflate: false }), await bridge.client()];
+    const text = 'x'.repeat(1_000_000);
+    const collection = unique('c');
+    const n = 40;
+    broker.process.kill('SIGSTOP');
+    try {
+        for (let i = 0; i < n; i++) {
+            big.send({ type: 'insert', collection, recordId: `r${i}`, data: { text }, metadata: { mutationId: `m${i}` } });
+        }
+        await poll(async () => await bridge.metric('messages_total{type="insert"}') > 0, 'the first one');
+        for (const end = Date.now() + 1000; Date.now() < end;) {
+            await other.rest();
+        }
+        assert.ok(await bridge.metric('messages_total{type="insert"}') <= 2);
+    } finally {
+        broker.process.kill('SIGCONT');
+    }
+    for (let i = 0; i < n; i++) {
+        assert.equal((await big.take({ mutationId: `m${i}` })).type, 'ack');
+    }
+});
