@@ -65,7 +65,7 @@ void mqsync_feed_close(struct mqsync_bridge *b, struct mqsync_feed *f)
 
 static bool enter_turn(struct mqsync_feeds *feeds, struct mqsync_feed *f)
 {
-    if (f->turn.waiting || f->asked || f->live)
+    if (f->turn.waiting || f->asked || f->live || f->session->closing_ms)
         return false;
     if (f->session->queue.bytes > MQSYNC_QUEUE_LOW) {
         f->session->starving = true;
@@ -104,6 +104,8 @@ void mqsync_feed_event(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t 
 {
     bool nothing = frame && frame->n == 0;
 
+    if (f->session->closing_ms)
+        return;
     /* one that the database has shown before its event came has been sent to its own author, perhaps over a later one
      * that is on its way: that has to follow */
     if (own && f->full_updates && seq > f->seq)
@@ -193,7 +195,7 @@ void mqsync_feeds_pump(struct mqsync_bridge *b)
     b->feeds.walked_long = false;
     while (b->feeds.hungry.first && now - begin < PUMP_US && !b->feeds.walked_long) {
         struct mqsync_feed *f = take_turn(&b->feeds);
-        if (!feed_one(b, f, now))
+        if (!f->session->closing_ms && !feed_one(b, f, now))
             return;
         now = mqsync_monotonic_us();
     }

@@ -190,6 +190,10 @@ void mqsync_feed_answer(struct mqsync_bridge *b, struct mqsync_feed *f, struct m
 {
     struct mqsync_slice type, metadata, epoch;
 
+    if (f->session->closing_ms) {
+        mqsync_feed_forget_question(b, f);
+        return;
+    }
     f->asked_us = mqsync_monotonic_us();
     if (mqsync_json_check(payload, NULL, NULL) != MQSYNC_OK ||
         !mqsync_json_member(payload, MQSYNC_SLICE("type"), MQSYNC_JSON_STRING, &type))

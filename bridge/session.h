@@ -70,7 +70,7 @@ void mqsync_session_pass_on(struct mqsync_session *s, struct mqsync_slice answer
 /* Empty slices: the error is about none. */
 void mqsync_session_send_error(struct mqsync_session *s, const struct mqsync_error *e, struct mqsync_slice collection,
                                struct mqsync_slice record_id, struct mqsync_slice mutation_id);
-/* Closes once the queue is out. */
+/* Closes once the queue is out. Nothing more comes of its feeds. */
 void mqsync_session_end(struct mqsync_session *s, uint16_t code, const char *reason);
 
 /* NULL: gone. */

@@ -11,7 +11,7 @@ import { after, test } from 'node:test';
 import { Bridge, token } from '../lib/bridge.mjs';
 import { Broker } from '../lib/broker.mjs';
 import { unique } from '../lib/client.mjs';
-import { patience } from '../lib/env.mjs';
+import { ctl, patience } from '../lib/env.mjs';
 import { request } from '../lib/http.mjs';
 import { poll } from '../lib/wait.mjs';
 
@@ -303,4 +303,28 @@ test('writes that the broker does not take wait with the client, not in the brid
     for (let i = 0; i < n; i++) {
         assert.equal((await big.take({ mutationId: `m${i}` })).type, 'ack');
     }
+});
+
+test('a token that expires ends a snapshot that is on its way', async (t) => {
+    const filled = await Broker.start({ config: { trustedUsers: [] } });
+    t.after(() => filled.stop());
+    await filled.terminate();
+    const file = path.join(filled.directory, 'records.ndjson');
+    const record = (i) => JSON.stringify({ collection: 'c', id: `r${i}`, version: 1, updatedAt: '2026-01-01T00:00:00.000Z', data: { text: 'x'.repeat(10_000) } });
+    fs.writeFileSync(file, Array.from({ length: 4000 }, (_, i) => record(i)).join('\n'));
+    const imported = spawnSync(ctl, ['--db', filled.database, '--quiet', 'import', file], { encoding: 'utf8' });
+    assert.equal(imported.status, 0, imported.stderr);
+    await filled.start();
+    const bridge = await Bridge.start(filled, withTokens);
+    t.after(() => bridge.stop());
+    const exp = Math.ceil(Date.now() / 1000) + 2;
+    const client = await bridge.client(`/ws?token=${token(secret, { userId: 'ana', exp })}`, { perMessageDeflate: false });
+    client.send({ type: 'subscribe', collection: 'c' });
+    await client.take('sync');
+    client.socket.pause();
+    await bridge.waitForLog(/MQS3021: refused .* the token has expired/);
+    client.socket.resume();
+    assert.equal((await client.waitClosed()).code, 1008);
+    assert.equal(client.messages.at(-1).code, 'AUTH_FAILED');
+    assert.equal(client.messages.at(-2).metadata.more, true);
 });
