@@ -46,7 +46,8 @@ function show(id) {
         rows.delete(id);
     } else {
         const row = rows.get(id) ?? makeRow(id);
-        const text = String(todo.data.text ?? id);
+        // an object need not have a text form, and no record may keep the others from being shown
+        const text = typeof todo.data.text === 'object' ? id : String(todo.data.text ?? id);
         row.classList.toggle('done', todo.data.done === true);
         row.querySelector('input').checked = todo.data.done === true;
         row.querySelector('span').textContent = text;

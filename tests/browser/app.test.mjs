@@ -35,7 +35,9 @@ test('adds, ticks off, deletes, and shows what others do', async (t) => {
     await Promise.all([shows(a, 'x Milk <b>'), shows(b, 'x Milk <b>')]);
     await device.short('todos', 'bread', 'insert', { text: 'Bread' });
     await device.short('todos', 'odd', 'insert', { no: 'text' });
-    await Promise.all([a, b].map((page) => shows(page, 'x Milk <b>', '- Bread', '- odd')));
+    await device.short('todos', 'odder', 'insert', { text: { toString: 1, valueOf: 1 } });
+    await Promise.all([a, b].map((page) => shows(page, 'x Milk <b>', '- Bread', '- odd', '- odder')));
+    await device.short('todos', 'odder', 'delete');
     await a.getByRole('button', { name: 'Delete Milk <b>' }).click();
     await Promise.all([a, b].map((page) => shows(page, '- Bread', '- odd')));
     await bridge.terminate();
