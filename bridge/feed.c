@@ -85,7 +85,7 @@ void mqsync_feed_begin_anew(struct mqsync_bridge *b, struct mqsync_feed *f, uint
 {
     f->rule = rule;
     f->anew = true;
-    f->live = f->paging = f->counting = false;
+    f->live = f->paging = f->counting = f->cut = false;
     f->complete = 0;
     mqsync_feed_forget_question(b, f);
     mqsync_feed_hunger(b, f);

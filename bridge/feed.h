@@ -56,6 +56,11 @@ struct mqsync_feed {
     int64_t asked_us;         /* or when its last page came */
     struct mqsync_queue held; /* events since the question; an empty one stands for the client's own */
     bool held_lost;
+    bool cut;                     /* the answer was not taken to its end: the next question goes on at seq */
+    bool uncut;                   /* going on began anew: no more cuts while pages come */
+    bool whole_answer;            /* full: true on its first page, and so on all of them */
+    uint64_t asked_n, asked_left; /* entries asked for (UINT64_MAX: all), and those of them that have not come */
+    uint64_t seen, seen_bytes;    /* of entries, for how many to ask at once */
     /* own changes that need not be told, with full_updates */
     uint64_t own[MQSYNC_OWN_MAX];
     unsigned own_n;

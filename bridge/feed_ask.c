@@ -6,13 +6,33 @@
 #include "session.h"
 
 enum {
-    ANSWER_US = 20000000, /* a question whose answer, or next page, takes longer is asked anew */
+    ANSWER_US = 20000000,  /* a question whose answer, or next page, takes longer is asked anew */
+    ASK_FIRST = 5000,      /* entries: of a snapshot, whose size `subscribed` tells; others are told by their pages */
+    ASK_MAX = 5000,        /* entries, when going on, if they are small */
+    WAITING_MAX = 4 << 20, /* bytes, beyond sendQueueBytes: pages come in bursts of as many */
 };
+
+/* The broker sends the pages of an answer without asking whether the client can take them, and the answers to the
+ * bridge one after the other. So a client gets a large one in pieces. */
+static uint64_t ask_for(const struct mqsync_feed *f)
+{
+    uint64_t n = UINT64_MAX;
+
+    if (f->uncut)
+        return f->left;
+    if (f->cut && f->seen)
+        n = WAITING_MAX / (f->seen_bytes / f->seen + 1) + 1;
+    if (f->cut && n > ASK_MAX)
+        n = ASK_MAX;
+    else if (!f->cut && f->subscription && !f->started && !f->has_since && !f->tombstones)
+        n = ASK_FIRST;
+    return n < f->left ? n : f->left;
+}
 
 static void write_question(struct mqsync_buf *out, const struct mqsync_feed *f)
 {
-    bool since = !f->anew && (f->started || f->has_since);
-    uint64_t from = f->rule && f->started ? f->complete : f->seq;
+    bool since = !f->anew && (f->started || f->has_since || f->cut);
+    uint64_t from = f->rule && f->started && !f->cut ? f->complete : f->seq;
 
     mqsync_buf_clear(out);
     mqsync_buf_add_str(out, f->started || !f->subscription ? "{\"type\":\"sync\",\"metadata\":{"
@@ -27,9 +47,9 @@ static void write_question(struct mqsync_buf *out, const struct mqsync_feed *f)
         mqsync_buf_add_str(out, ",\"epoch\":");
         mqsync_json_add_string(out, mqsync_slice_str(f->epoch));
     }
-    if (f->left != UINT64_MAX) {
+    if (f->asked_left != UINT64_MAX) {
         mqsync_buf_add_str(out, ",\"limit\":");
-        mqsync_buf_add_u64(out, f->left);
+        mqsync_buf_add_u64(out, f->asked_left);
     }
     mqsync_buf_add_str(out, "}}");
 }
@@ -40,6 +60,7 @@ bool mqsync_feed_ask(struct mqsync_bridge *b, struct mqsync_feed *f)
 
     if (f->rule) /* what he is shown the plugin decides */
         mqsync_command_for(b, &f->session->claims, &c);
+    f->asked_n = f->asked_left = ask_for(f);
     write_question(&b->answer, f);
     c.payload = mqsync_buf_slice(&b->answer);
     if (b->answer.failed || !mqsync_question_send(b, f->session->handle, &c, &f->question))
@@ -126,6 +147,46 @@ static void release_held(struct mqsync_bridge *b, struct mqsync_feed *f)
     mqsync_feed_hunger(b, f);
 }
 
+/* A page of an answer that was asked for in pieces is one of the whole answer to the client. */
+static void send_page(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_slice payload,
+                      struct mqsync_slice metadata, bool more)
+{
+    struct mqsync_slice value;
+    bool full = mqsync_json_member(metadata, MQSYNC_SLICE("full"), MQSYNC_JSON_TRUE, &value);
+    uint64_t total = 0;
+
+    mqsync_json_member_u64(metadata, MQSYNC_SLICE("total"), &total);
+    f->uncut = f->uncut || (f->cut && full); /* the plugin cannot go on there */
+    if (full || !f->cut) {
+        f->whole_answer = full;
+        f->total = f->subscription && total == f->asked_n && total < f->records ? f->records : total;
+    }
+    if (full == f->whole_answer && total == f->total) {
+        mqsync_session_send_text(f->session, payload);
+        return;
+    }
+    mqsync_buf_clear(&b->answer);
+    mqsync_buf_add(&b->answer, payload.p, (size_t)(metadata.p - payload.p));
+    mqsync_buf_add_str(&b->answer, "{\"seq\":");
+    mqsync_buf_add_u64(&b->answer, f->seq);
+    mqsync_buf_add_str(&b->answer, ",\"epoch\":");
+    mqsync_json_add_string(&b->answer, mqsync_slice_str(f->epoch));
+    mqsync_buf_add_str(&b->answer, f->whole_answer ? ",\"full\":true" : ",\"full\":false");
+    mqsync_buf_add_str(&b->answer, more ? ",\"more\":true,\"total\":" : ",\"more\":false,\"total\":");
+    mqsync_buf_add_u64(&b->answer, f->total);
+    mqsync_buf_add_char(&b->answer, '}');
+    mqsync_buf_add(&b->answer, metadata.p + metadata.n, payload.n - (size_t)(metadata.p - payload.p) - metadata.n);
+    mqsync_session_send_text(f->session, b->answer.failed ? (struct mqsync_slice){0} : mqsync_buf_slice(&b->answer));
+}
+
+/* That was all that was asked for, or the client has as much as it takes now. */
+static bool is_enough(const struct mqsync_bridge *b, const struct mqsync_feed *f)
+{
+    size_t max = b->config->bridge.send_queue_bytes + WAITING_MAX;
+
+    return f->asked_left == 0 || (!f->uncut && f->session->queue.bytes > max);
+}
+
 static void take_page(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_slice payload,
                       struct mqsync_slice metadata)
 {
@@ -143,14 +204,23 @@ static void take_page(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqs
     if (has_data && mqsync_json_member(data, MQSYNC_SLICE("records"), MQSYNC_JSON_ARRAY, &value))
         entries = mqsync_json_count(value) + deleted_n;
     if (entries || !unasked || mqsync_json_member(metadata, MQSYNC_SLICE("full"), MQSYNC_JSON_TRUE, &value))
-        mqsync_session_send_text(f->session, payload);
+        send_page(b, f, payload, metadata, more);
     if (deleted_n)
         send_tombstones(b, f, array, f->seq);
     f->paging = more;
     f->left -= f->left == UINT64_MAX ? 0 : entries < f->left ? entries : f->left;
-    if (more && f->left > 0)
+    f->asked_left -= f->asked_left == UINT64_MAX ? 0 : entries < f->asked_left ? entries : f->asked_left;
+    f->seen += entries;
+    f->seen_bytes += payload.n;
+    if (more && f->left > 0) {
+        if (is_enough(b, f)) {
+            f->cut = true;
+            mqsync_feed_forget_question(b, f);
+            mqsync_feed_hunger(b, f);
+        }
         return;
-    f->page_always = false;
+    }
+    f->page_always = f->cut = false;
     if (f->subscription)
         release_held(b, f);
     else
@@ -203,6 +273,7 @@ void mqsync_feed_answer(struct mqsync_bridge *b, struct mqsync_feed *f, struct m
     if (mqsync_json_member(metadata, MQSYNC_SLICE("epoch"), MQSYNC_JSON_STRING, &epoch) &&
         epoch.n == sizeof(f->epoch) + 1) {
         epoch = mqsync_json_inside(epoch);
+        f->cut = f->cut && mqsync_slice_equal(epoch, mqsync_slice_str(f->epoch));
         memcpy(f->epoch, epoch.p, epoch.n);
         f->epoch[epoch.n] = '\0';
     }

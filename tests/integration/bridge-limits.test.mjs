@@ -305,7 +305,8 @@ test('writes that the broker does not take wait with the client, not in the brid
     }
 });
 
-test('a token that expires ends a snapshot that is on its way', async (t) => {
+/** A broker whose collection c has 4,000 records of 10 kB. */
+async function filledBroker(t) {
     const filled = await Broker.start({ config: { trustedUsers: [] } });
     t.after(() => filled.stop());
     await filled.terminate();
@@ -315,6 +316,11 @@ test('a token that expires ends a snapshot that is on its way', async (t) => {
     const imported = spawnSync(ctl, ['--db', filled.database, '--quiet', 'import', file], { encoding: 'utf8' });
     assert.equal(imported.status, 0, imported.stderr);
     await filled.start();
+    return filled;
+}
+
+test('a token that expires ends a snapshot that is on its way', async (t) => {
+    const filled = await filledBroker(t);
     const bridge = await Bridge.start(filled, withTokens);
     t.after(() => bridge.stop());
     const exp = Math.ceil(Date.now() / 1000) + 2;
@@ -328,3 +334,41 @@ test('a token that expires ends a snapshot that is on its way', async (t) => {
     assert.equal(client.messages.at(-1).code, 'AUTH_FAILED');
     assert.equal(client.messages.at(-2).metadata.more, true);
 });
+
+for (const database of [true, false]) {
+    test(`a snapshot waits for who reads slowly, ${database ? 'from the database' : 'through the broker'}`, async (t) => {
+        const filled = await filledBroker(t);
+        const bridge = await Bridge.start(filled, {}, { database });
+        t.after(() => bridge.stop());
+        const [client, other] = [await bridge.client('/ws', { perMessageDeflate: false }), await bridge.client()];
+        client.send({ type: 'subscribe', collection: 'c' });
+        const first = await client.take('sync');
+        client.socket.pause();
+        await poll(async () => await bridge.metric('queue_bytes') > 0, 'the queue to fill');
+        for (const end = Date.now() + 1000; Date.now() < end;) {
+            await other.rest();
+        }
+        assert.ok(await bridge.metric('queue_bytes') <= 6 << 20);
+        const device = await filled.client();
+        await device.short('c', first.data.records[0].id, 'delete');
+        await device.short('c', 'late', 'insert', { late: true });
+        client.socket.resume();
+        const records = new Map(first.data.records.map((r) => [r.id, r.data]));
+        for (let { more } = first.metadata; more || !records.has('late');) {
+            const m = await client.next();
+            if (m.type === 'sync') {
+                assert.deepEqual([m.metadata.full, m.metadata.total], [true, 4000]);
+                m.data.records.forEach((r) => records.set(r.id, r.data));
+                m.data.deleted?.forEach((r) => records.delete(r.id));
+                ({ more } = m.metadata);
+            } else if (m.type === 'delete') {
+                records.delete(m.recordId);
+            } else if (m.type === 'insert') {
+                records.set(m.recordId, m.data);
+            }
+        }
+        assert.equal(records.size, 4000);
+        assert.ok(!records.has(first.data.records[0].id));
+        assert.equal(client.closed, undefined);
+    });
+}
