@@ -79,7 +79,7 @@ struct packet {
 struct replica {
     bool following, paging;
     bool full;    /* updates: full */
-    bool path;    /* by /ws/{collection} */
+    bool path;    /* as /ws/{collection} has it */
     bool unknown; /* it was not told everything by its own wish */
     uint64_t seq;
     struct {
@@ -90,6 +90,7 @@ struct replica {
 
 struct mqsync_socket {
     struct mqsync_session *session; /* NULL: nobody is connected */
+    bool app;                       /* has come by /ws/{collection} */
     bool paused, woken, killed;
     struct replica replicas[COLLECTIONS];
 };
@@ -805,6 +806,7 @@ static void call(struct mqsync_socket *s, unsigned how)
     memset(s, 0, sizeof(*s));
     s->session = mqsync_session_open(&w.bridge, s, "::1", path, (struct mqsync_slice){0});
     CHECK(s->session);
+    s->app = path;
     for (size_t i = 0; path && i < COLLECTIONS; i++)
         s->replicas[i].full = s->replicas[i].path = strstr(path, names[i]) != NULL;
 }
@@ -840,6 +842,7 @@ static void say_subscribe(struct mqsync_socket *s, size_t collection, unsigned h
         return;
     }
     r->full = how & 1;
+    r->unknown |= s->app; /* it depends on whether an unsubscribe has been answered meanwhile */
     if (how % 4 < 2) {
         say_formatted(s, "{\"type\":\"subscribe\",\"collection\":\"%s\",\"metadata\":{\"updates\":\"%s\"}}", name,
                       r->full ? "full" : "delta");
