@@ -27,6 +27,7 @@ enum {
     DISCARD_BYTES = 65536, /* of an unwanted body are taken so that the connection can be used again */
     ARGS_MAX = 96,
     ORIGIN_MAX = 512,
+    LENGTH_MAX = 31, /* Content-Length with its NUL; a longer one the library overlooks */
 };
 
 struct mqsync_exchange {
@@ -158,7 +159,7 @@ static bool takes_body(enum mqsync_http_method method)
 
 static void read_framing(struct mqsync_exchange *x)
 {
-    char length[32], encoding[32], expect[32], version[16], connection[32];
+    char length[LENGTH_MAX], encoding[32], expect[32], version[16], connection[32];
 
     x->is_old =
         mqsync_socket_header(x->wsi, WSI_TOKEN_HTTP, version, sizeof(version)) && strcmp(version, "HTTP/1.0") == 0;
@@ -181,6 +182,17 @@ static void read_framing(struct mqsync_exchange *x)
         x->close = true;
     if (mqsync_socket_header(x->wsi, WSI_TOKEN_HTTP_EXPECT, expect, sizeof(expect)))
         x->continues = strcasecmp(expect, "100-continue") == 0;
+}
+
+/* Whether the library is going to read a body. It has a mind of its own where the head is not what it should be. */
+static bool library_reads_body(const struct mqsync_exchange *x)
+{
+    char length[LENGTH_MAX];
+
+    if (!lws_hdr_total_length(x->wsi, WSI_TOKEN_HTTP_CONTENT_LENGTH) ||
+        !mqsync_socket_header(x->wsi, WSI_TOKEN_HTTP_CONTENT_LENGTH, length, sizeof(length)))
+        return takes_body(x->method);
+    return strtoll(length, NULL, 10) != 0;
 }
 
 static bool read_origin(struct mqsync_exchange *x)
@@ -340,7 +352,7 @@ int mqsync_exchange_begin(struct mqsync_bridge *b, struct lws *wsi, struct mqsyn
     } else if (x->continues && lws_write(wsi, go_on, sizeof(go_on) - 1, LWS_WRITE_HTTP) < 0) {
         return -1;
     }
-    if (x->has_body || (takes_body(x->method) && !x->has_length))
+    if (library_reads_body(x))
         mqsync_ahead_expect_body(wsi);
     return 0;
 }

@@ -419,6 +419,19 @@ test('a connection is kept for as long as is announced, and a little longer', as
     }
 });
 
+test('heads that are understood in two ways, before the one before is answered', async () => {
+    const c = unique('c');
+    const first = `GET /sync/${c} HTTP/1.1\r\nHost: x\r\n\r\n`;
+    for (const head of ['Content-Length: 5\r\nTransfer-Encoding: chunked', 'Content-Length: 5\r\nTransfer-Encoding: gzip', 'Content-Length: 5 5',
+        'Content-Length: 5\r\nContent-Length: 5', 'Content-Length: -1', `Content-Length: ${'0'.repeat(30)}5`]) {
+        for (const method of ['GET', 'DELETE', 'PATCH', 'PUT', 'POST']) {
+            const answers = await raw(bridge, `${first}${method} /sync/${c}/r HTTP/1.1\r\nHost: x\r\n${head}\r\n\r\n12345${first}`, { until: /HTTP[^]*HTTP[^]*\}$/ });
+            assert.deepEqual(answers.match(/HTTP\/1.1 \d+/g), ['HTTP/1.1 200', 'HTTP/1.1 400'], `${method} ${head}: ${answers}`);
+        }
+    }
+    assert.equal((await ask('GET', '/healthz')).status, 200);
+});
+
 test('requests with bodies that come before the one before is answered', async () => {
     const c = unique('c');
     const healthz = 'GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n';
