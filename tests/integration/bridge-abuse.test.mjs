@@ -235,6 +235,52 @@ test('a gigabyte of zeros, compressed', async (t) => {
     });
 });
 
+/** Sends each, compressed as one connection does it; how many bytes of the last are left out. */
+async function pings(socket, texts, cut = 0) {
+    const deflate = zlib.createDeflateRaw({ level: 9 });
+    for (const [i, text] of texts.entries()) {
+        const parts = [];
+        deflate.on('data', (part) => parts.push(part));
+        deflate.write(text);
+        await new Promise((resolve) => deflate.flush(zlib.constants.Z_SYNC_FLUSH, resolve));
+        deflate.removeAllListeners('data');
+        const bytes = Buffer.concat(parts);
+        socket.write(frame(1, bytes.subarray(0, bytes.length - 4 - (i + 1 < texts.length ? 0 : cut)), { rsv: 4 }));
+    }
+}
+
+test('compressed messages that are broken off where the buffer for them ends', async (t) => {
+    const text = (n) => `{"type":"ping","x":"${Buffer.from(Array.from({ length: 600 }, (_, i) => i * i * 7 % 251)).toString('base64').repeat(3).slice(0, n - 22)}"}`;
+    const compressed = 'Sec-WebSocket-Extensions: permessage-deflate\r\n';
+    await undisturbed(t, 10 * MiB, async () => {
+        for (const n of [1030, 1100, 1200, 1279, 2100]) {
+            for (let cut = 1; cut < 10; cut++) {
+                const socket = await upgraded(bridge, compressed);
+                await pings(socket, [text(n), text(n)], cut);
+                socket.end(frame(8, ''));
+                await closed(socket, `what was cut by ${cut} bytes to be closed`);
+            }
+        }
+        for (let n = 1020; n < 1030; n++) {
+            const socket = await upgraded(bridge, compressed);
+            const begun = socket.received().length;
+            await pings(socket, [text(n), text(n + 1024), text(n)]);
+            // each pong but the first is shorter than it, and none is of less than a header and a byte
+            await socket.until(() => socket.received().subarray(begun).filter((byte) => byte === 0xC1).length >= 3, `three pongs for ${n} bytes`);
+            socket.destroy();
+        }
+    });
+});
+
+test('a compressed message that says it is the last one is not', async () => {
+    const socket = await upgraded(bridge, 'Sec-WebSocket-Extensions: permessage-deflate\r\n');
+    const begun = socket.received().length;
+    const final = Buffer.concat([zlib.deflateRawSync('{"type":"ping"}'), Buffer.from([0])]);
+    socket.write(Buffer.concat([frame(1, final, { rsv: 4 }), frame(1, final, { rsv: 4 })]));
+    await socket.until(() => socket.received().subarray(begun).filter((byte) => byte === 0xC1).length >= 2, 'two pongs');
+    socket.destroy();
+});
+
 test('a thousand connections a second', async (t) => {
     const seconds = 5 * rounds;
     let opened = 0;
