@@ -3,10 +3,9 @@
  * buffer, it leaves where it was read to and goes on with in a later turn of the loop. All connections read to the same
  * place, so what another one has sent meanwhile would be inflated instead. Here it is copied first.
  *
- * Where its buffer was full and the input used up, it believed that nothing was left inside zlib: it went on with the end
- * of the message, and an assertion of its ended the bridge. Where the buffer was full and nothing was left but input that
- * becomes no output, it lost the end of the message, and the connection with it. So its calls of inflate() come here
- * first: more is said to be pending exactly when at least one more byte of output is there. */
+ * Where its buffer is full and the input used up, it believes that nothing is left inside zlib and goes on with the end
+ * of the message; when there is more, an assertion of its ends the bridge. So its calls of inflate() come here first,
+ * as in ahead.h: input is said to be left exactly when at least one more byte of output is there. */
 #include "inflate.h"
 
 #include <dlfcn.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* permessage-deflate as libwebsockets has it, with one thing mended: see inflate.c. */
+/* permessage-deflate as libwebsockets has it, with some things mended: see inflate.c. */
 #ifndef MQSYNC_BRIDGE_INFLATE_H
 #define MQSYNC_BRIDGE_INFLATE_H
 
