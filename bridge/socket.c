@@ -10,6 +10,7 @@
 #include "http.h"
 #include "server.h"
 #include "session.h"
+#include "tls.h"
 #include "tunnel.h"
 
 enum {
@@ -41,7 +42,7 @@ void mqsync_socket_wake(struct mqsync_socket *s)
 
 void mqsync_socket_pause(struct mqsync_socket *s, bool pause)
 {
-    lws_rx_flow_control(s->wsi, !pause);
+    mqsync_tls_flow(s->wsi, !pause);
 }
 
 void mqsync_socket_kill(struct mqsync_socket *s)

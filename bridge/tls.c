@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "tls.h"
 
+#include <dlfcn.h>
 #include <errno.h>
+#include <libwebsockets.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <stdlib.h>
@@ -104,4 +106,32 @@ bool mqsync_tls_attach(struct mqsync_tls *t, void *ssl_ctx)
         return false;
     SSL_CTX_set_cert_cb(ssl_ctx, choose, t);
     return true;
+}
+
+/* --- stopping in the middle of a record --------------------------------------------------------------------------- */
+
+static int stopped_index = -1;
+
+/* OpenSSL's; libwebsockets asks. */
+__attribute__((visibility("default"))) int SSL_pending(const SSL *ssl)
+{
+    static int (*theirs)(const SSL *);
+
+    if (stopped_index >= 0 && SSL_get_ex_data(ssl, stopped_index))
+        return 0;
+    if (!theirs)
+        *(void **)(void *)&theirs = dlsym(RTLD_NEXT, "SSL_pending");
+    return theirs(ssl);
+}
+
+void mqsync_tls_flow(struct lws *wsi, bool on)
+{
+    static char yes;
+    SSL *ssl = lws_get_ssl(wsi);
+
+    if (ssl && stopped_index < 0)
+        stopped_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, NULL);
+    if (ssl)
+        SSL_set_ex_data(ssl, stopped_index, on ? NULL : &yes);
+    lws_rx_flow_control(wsi, on);
 }

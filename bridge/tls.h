@@ -22,4 +22,10 @@ enum mqsync_code mqsync_tls_load(struct mqsync_tls *t, const char *cert_file, co
  * not. */
 bool mqsync_tls_attach(struct mqsync_tls *t, void *ssl_ctx);
 
+struct lws;
+/* lws_rx_flow_control() for a WebSocket, with TLS or without. A libwebsockets that is told to stop while more is
+ * decrypted already, and what it had kept from the time before is not used up, would go round for ever: it takes what is
+ * kept, puts it back, and is asked by the rest of the record to go on. Until it may go on it sees no such rest. */
+void mqsync_tls_flow(struct lws *wsi, bool on);
+
 #endif

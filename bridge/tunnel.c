@@ -8,6 +8,7 @@
 #include "forwarded.h"
 #include "server.h"
 #include "stream.h"
+#include "tls.h"
 
 enum {
     BATCH = 64,          /* broker connections served before the clients get their turn */
@@ -103,7 +104,7 @@ static void end(struct mqsync_tunnel *t, uint16_t code, const char *reason)
     t->close_code = code;
     t->close_reason = reason;
     t->deadline_ms = now_ms() + LINGER_MS;
-    lws_rx_flow_control(t->wsi, 1); /* or its answer to the close would not be seen */
+    mqsync_tls_flow(t->wsi, true); /* or its answer to the close would not be seen */
     lws_callback_on_writable(t->wsi);
 }
 
@@ -159,7 +160,7 @@ static void flush(struct mqsync_tunnel *t)
     if (t->hung_up)
         mqsync_stream_finish(&t->broker);
     else if (t->wsi)
-        lws_rx_flow_control(t->wsi, 1);
+        mqsync_tls_flow(t->wsi, true);
 }
 
 static void to_broker(struct mqsync_tunnel *t, const char *bytes, size_t n)
@@ -182,7 +183,7 @@ static void to_broker(struct mqsync_tunnel *t, const char *bytes, size_t n)
             end(t, MQSYNC_CLOSE_FAILURE, "out of memory");
             return;
         }
-        lws_rx_flow_control(t->wsi, 0);
+        mqsync_tls_flow(t->wsi, false);
     }
     watch(t);
 }

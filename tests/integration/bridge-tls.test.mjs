@@ -109,6 +109,29 @@ test('TLS 1.2 and 1.3, HTTP/1.1, and nothing older', async (t) => {
     await (await secureClient(bridge)).rest();
 });
 
+test('a flood of writes over TLS, faster than the broker takes them, holds up nobody', async (t) => {
+    install('first');
+    const bridge = await start(t, served);
+    const { frame, handshake: request } = await import('../lib/raw-ws.mjs');
+    const count = 4000;
+    const writes = Buffer.concat(Array.from({ length: count }, (_, i) => frame(1, JSON.stringify({ type: 'insert', collection: 'flood', recordId: `r${i % 50}`,
+        data: { i, pad: 'x'.repeat(60) }, metadata: { mutationId: `m${i}` } }))));
+    let acknowledged = 0;
+    const socket = tls.connect({ port: bridge.port, host: '127.0.0.1', rejectUnauthorized: false }, () => socket.write(request()));
+    t.after(() => socket.destroy());
+    socket.on('error', () => {});
+    socket.on('data', (chunk) => {
+        if (String(chunk).startsWith('HTTP/1.1 101')) {
+            socket.write(writes);
+        }
+        acknowledged += String(chunk).split('"mutationId"').length - 1;
+        bridge.waiters.wake();
+    });
+    // one that is cut in two by a chunk is not seen
+    await bridge.waiters.until(() => acknowledged > count * 0.9, () => `${count} acks; ${acknowledged} have come`);
+    assert.equal((await handshake(bridge)).name, 'first');
+});
+
 test('a certificate that cannot be used stops the start', async () => {
     install('first', 'second');
     const bridge = new Bridge(broker, served);
