@@ -24,8 +24,8 @@ bool mqsync_tls_attach(struct mqsync_tls *t, void *ssl_ctx);
 
 struct lws;
 /* lws_rx_flow_control() for a WebSocket, with TLS or without. A libwebsockets that is told to stop while more is
- * decrypted already, and what it had kept from the time before is not used up, would go round for ever: it takes what is
- * kept, puts it back, and is asked by the rest of the record to go on. Until it may go on it sees no such rest. */
+ * decrypted already, and what it had kept from the time before is not used up, would go round for ever: it takes what
+ * is kept, puts it back, and is asked by the rest of the record to go on. Until it may go on it sees no such rest. */
 void mqsync_tls_flow(struct lws *wsi, bool on);
 
 #endif

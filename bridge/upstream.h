@@ -11,15 +11,15 @@
 
 /* What a command is known by when something comes of it. */
 struct mqsync_upstream_tag {
-    uint64_t sender; /* a session's handle, a request's */
-    uint64_t mark;   /* of a change that waits for its event; 0: none */
+    uint64_t sender;   /* a session's handle, a request's */
+    uint64_t mark;     /* of a change that waits for its event; 0: none */
     uint64_t question; /* that the answers are to; 0: none */
 };
 
 struct mqsync_upstream_event {
     struct mqsync_slice collection, record_id;
     struct mqsync_slice payload;
-    uint64_t mark; /* of the command's tag; 0: somebody else's */
+    uint64_t mark;                      /* of the command's tag; 0: somebody else's */
     bool owner_told, former_owner_told; /* the plugin says whose record it is, and whose it was before the change */
     struct mqsync_slice owner, former_owner; /* empty: nobody's */
 };

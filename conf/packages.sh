@@ -7,7 +7,7 @@
 MQSYNC_RUN_PACKAGES=(mosquitto mosquitto-clients)
 MQSYNC_BUILD_PACKAGES=(gcc:gcc libc6-dev cmake:cmake ninja-build:ninja pkg-config:pkg-config libcjson-dev liblmdb-dev libxxhash-dev
                        libmosquitto-dev mosquitto-dev libjwt-dev libwebsockets-dev libssl-dev)
-MQSYNC_TEST_PACKAGES=(check clang:clang clang-tidy:clang-tidy libclang-rt-dev cppcheck:cppcheck shellcheck:shellcheck
+MQSYNC_TEST_PACKAGES=(check clang:clang clang-tidy:clang-tidy clang-format:clang-format libclang-rt-dev cppcheck:cppcheck shellcheck:shellcheck
                       valgrind:valgrind nodejs:node npm:npm dpkg-dev:dpkg-shlibdeps file:file gzip:gzip procps:ps patchelf:patchelf
                       chromium:chromium curl:curl jq:jq openssl:openssl sqlite3:sqlite3 util-linux:prlimit)
 

@@ -136,8 +136,8 @@ static bool is_recent(const struct mqsync_change *c, int64_t now_ms)
     return c->arrived_ms > now_ms || within(c->arrived_ms, now_ms, SECOND_COPY_WITHIN_MS);
 }
 
-/* The last change sent again: with its time, or, when neither has one, soon and over a connection that was lost meanwhile.
- * Later it is rather a device that has come back with the same reading. */
+/* The last change sent again: with its time, or, when neither has one, soon and over a connection that was lost
+ * meanwhile. Later it is rather a device that has come back with the same reading. */
 static bool is_resent(const struct mqsync_change *last, const struct mqsync_change *now, int64_t reconnected_ms)
 {
     if (now->mutation || last->op != now->op || !same_content(last, now))

@@ -67,8 +67,8 @@ static enum mqsync_code decode(struct mqsync_plugin *p, struct mqsync_request *r
 
 /* --- authorize ---------------------------------------------------------------------------------------------------- */
 
-/* Whose rights count: those of the user that a trusted one acts for; and of every other client, if the rules hold for MQTT
- * clients. */
+/* Whose rights count: those of the user that a trusted one acts for; and of every other client, if the rules hold for
+ * MQTT clients. */
 static enum mqsync_code identify(struct mqsync_plugin *p, struct mqsync_request *r, bool trusted)
 {
     if (r->properties.user_id) {
@@ -366,16 +366,16 @@ static bool may_be_no_local(const struct mqsync_request *r)
     return mosquitto_client_protocol_version(r->event->client) >= 5 && mosquitto_client_sub_count(r->event->client) > 0;
 }
 
-/* Whether the broker holds a rewritten PUBLISH back until its PUBREL, and that can be helped. An event that comes late comes
- * after younger ones, and a subscriber that resumes from those would miss it; it never comes when the writer and its
- * session are lost meanwhile. The plugin can publish the event itself instead. */
+/* Whether the broker holds a rewritten PUBLISH back until its PUBREL, and that can be helped. An event that comes late
+ * comes after younger ones, and a subscriber that resumes from those would miss it; it never comes when the writer and
+ * its session are lost meanwhile. The plugin can publish the event itself instead. */
 static bool is_held_back(const struct mqsync_request *r)
 {
     return r->event->qos == 2 && !may_be_no_local(r);
 }
 
-/* Whether the event cannot be the rewritten PUBLISH: also when its properties have to say whose the record is, and it is
- * not certain who frees those it came with. */
+/* Whether the event cannot be the rewritten PUBLISH: also when its properties have to say whose the record is, and it
+ * is not certain who frees those it came with. */
 static bool must_queue(const struct mqsync_plugin *p, const struct mqsync_request *r)
 {
     return is_held_back(r) || (r->rules->owner && !p->broker.certain);
@@ -387,9 +387,9 @@ static bool follows_queued(const struct mqsync_request *r, const struct mqsync_q
     return r->stored && r->stored->history_n && r->stored->history[r->stored->history_n - 1].arrived_ms >= q->since_ms;
 }
 
-/* What the plugin publishes waits in the broker's queue until its loop comes round. Until then all events of that collection
- * go the same way, so that none overtakes another; but those for which No Local may hold only if one of the same record is
- * there. A TICK, or where there is none a while, says that the loop has. */
+/* What the plugin publishes waits in the broker's queue until its loop comes round. Until then all events of that
+ * collection go the same way, so that none overtakes another; but those for which No Local may hold only if one of the
+ * same record is there. A TICK, or where there is none a while, says that the loop has. */
 static bool through_queue(struct mqsync_plugin *p, const struct mqsync_request *r)
 {
     struct mqsync_queued *q = &p->queued[(uintptr_t)r->collection / sizeof(void *) % MQSYNC_QUEUED_SLOTS];
@@ -445,8 +445,8 @@ static void emit(struct mqsync_plugin *p, struct mqsync_request *r, struct emiss
 
 /* --- the other outcomes ------------------------------------------------------------------------------------------- */
 
-/* To deny is what gives MQTT 5 its reason code. Where there is none the message is swallowed: with max_queued_messages 0
- * Mosquitto 2.0 ends the connection of whom it denies a message. */
+/* To deny is what gives MQTT 5 its reason code. Where there is none the message is swallowed: with max_queued_messages
+ * 0 Mosquitto 2.0 ends the connection of whom it denies a message. */
 static int refuse(struct mqsync_plugin *p, struct mqsync_request *r)
 {
     p->counters.refused++;

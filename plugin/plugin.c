@@ -216,8 +216,8 @@ static int on_reload(int event, void *event_data, void *userdata)
     return mqsync_broker_reload_result(&plugin.broker);
 }
 
-/* BASIC_AUTH and ACL_CHECK only when auth.mqtt asks for it: whoever registers those takes part in decisions about topics that
- * are none of its business. */
+/* BASIC_AUTH and ACL_CHECK only when auth.mqtt asks for it: whoever registers those takes part in decisions about
+ * topics that are none of its business. */
 static const struct {
     int event;
     MOSQ_FUNC_generic_callback callback;
@@ -341,19 +341,21 @@ static bool find_deciders(const struct options *o)
     }
     mqsync_deciders_find(&d);
     if (d.asked_before) {
-        mqsync_log(MQSYNC_LOG_ERROR, "MQS1024",
-                   "auth.mqtt: another plugin comes first and may allow what the rules of mqsync.json forbid: let the "
-                   "plugin line of mqsync be the first one, or say with plugin_opt_access shared that it does not decide");
+        mqsync_log(
+            MQSYNC_LOG_ERROR, "MQS1024",
+            "auth.mqtt: another plugin comes first and may allow what the rules of mqsync.json forbid: let the "
+            "plugin line of mqsync be the first one, or say with plugin_opt_access shared that it does not decide");
         return false;
     }
     alone = d.kind == MQSYNC_DECIDERS_NONE;
     plugin.allowed = mqsync_broker_no_objection(&plugin.broker, alone);
     if (plugin.allowed == MOSQ_ERR_PLUGIN_DEFER && d.kind != MQSYNC_DECIDERS_ACL)
-        mqsync_log(MQSYNC_LOG_WARNING, "MQS1023",
-                   "auth.mqtt: what the rules allow is left to the broker's other access checks, and if there are none, "
-                   "everything is denied (%s %s): plugin_opt_access alone says that there are none, plugin_opt_access shared "
-                   "that there are",
-                   d.kind == MQSYNC_DECIDERS_PLUGIN ? "another plugin in" : "not found out:", d.where);
+        mqsync_log(
+            MQSYNC_LOG_WARNING, "MQS1023",
+            "auth.mqtt: what the rules allow is left to the broker's other access checks, and if there are none, "
+            "everything is denied (%s %s): plugin_opt_access alone says that there are none, plugin_opt_access shared "
+            "that there are",
+            d.kind == MQSYNC_DECIDERS_PLUGIN ? "another plugin in" : "not found out:", d.where);
     return true;
 }
 
@@ -401,7 +403,8 @@ static bool start(const struct options *o)
     plugin.last_tick_ms = INT64_MIN / 2; /* not before there was one */
     mqsync_retain_start(&plugin, NULL);
     if (plugin.logins)
-        mqsync_log(MQSYNC_LOG_INFO, "MQS1026", "auth.mqtt: tokens are taken for passwords, and the rules of mqsync.json hold "
+        mqsync_log(MQSYNC_LOG_INFO, "MQS1026",
+                   "auth.mqtt: tokens are taken for passwords, and the rules of mqsync.json hold "
                    "for MQTT clients%s",
                    plugin.allowed == MOSQ_ERR_SUCCESS ? "; nobody else decides about access" : "");
     mqsync_log(MQSYNC_LOG_INFO, "MQS1001", "version %s serves %s{collection}/... from %s, epoch %s", MQSYNC_VERSION,

@@ -30,7 +30,7 @@ struct mqsync_plugin {
     struct mqsync_config *config; /* SIGHUP puts another one here */
     char *config_path;            /* NULL: defaults */
     char *dir;                    /* of the database */
-    bool dir_given;     /* by plugin_opt_db_path */
+    bool dir_given;               /* by plugin_opt_db_path */
     char *prefix;                 /* the root and a slash; stays what it was at the start */
     size_t prefix_n;
     struct mqsync_store *store;
@@ -69,7 +69,7 @@ struct mqsync_request {
     struct mqsync_record *stored;         /* NULL: id never used */
     uint64_t floor;
     struct mqsync_slice owner_before, owner_now; /* of an accepted or repeated write; empty: nobody */
-    struct mqsync_error error; /* filled when a stage has failed */
+    struct mqsync_error error;                   /* filled when a stage has failed */
     bool error_has_version;
     uint64_t error_version;
 };

@@ -71,8 +71,8 @@ void mqsync_retain_publish(struct mqsync_plugin *p, struct mqsync_slice collecti
     if (!topic)
         return;
     /* publish_copy copies from its argument even when there is nothing to copy */
-    mosquitto_broker_publish_copy(NULL, topic, (int)p->scratch.record.n,
-                                  p->scratch.record.n ? p->scratch.record.p : "", RECORD_QOS, true, NULL);
+    mosquitto_broker_publish_copy(NULL, topic, (int)p->scratch.record.n, p->scratch.record.n ? p->scratch.record.p : "",
+                                  RECORD_QOS, true, NULL);
 }
 
 struct starting {

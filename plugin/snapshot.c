@@ -29,7 +29,8 @@ enum mqsync_code mqsync_snapshot_open(struct mqsync_snapshot *s, struct mqsync_v
     s->records = stat.records;
     s->oldest_seq = stat.oldest_seq;
     s->full = !q->has_since || (q->since < stat.oldest_seq && !q->continues) || q->since > stat.seq;
-    if (s->full && !q->owner && smaller(stat.records, q->limit) >= count_max) { /* to open a walk costs all that is in memory */
+    if (s->full && !q->owner &&
+        smaller(stat.records, q->limit) >= count_max) { /* to open a walk costs all that is in memory */
         s->total = count_max;
         return MQSYNC_OK;
     }
@@ -54,8 +55,8 @@ enum mqsync_code mqsync_snapshot_open(struct mqsync_snapshot *s, struct mqsync_v
 }
 
 /* Whether the entry belongs to the answer, and how: the full state has no tombstones. A record that was ever the user's
- * and has changed after `since` is told as gone, whenever he has lost it: if `since` is where another answer was cut, the
- * loss may lie before it, and was to be told after it. */
+ * and has changed after `since` is told as gone, whenever he has lost it: if `since` is where another answer was cut,
+ * the loss may lie before it, and was to be told after it. */
 static enum mqsync_sight sight_of(const struct mqsync_snapshot *s, const struct mqsync_record *r)
 {
     enum mqsync_sight sight = r->deleted ? MQSYNC_SIGHT_GONE : MQSYNC_SIGHT_RECORD;
@@ -125,8 +126,8 @@ enum mqsync_code mqsync_snapshot_page(struct mqsync_snapshot *s, uint64_t walk_m
 
     mqsync_page_begin(&s->page, s->collection);
     while ((code = next_entry(s, walk_max, ret_error)) == MQSYNC_OK) {
-        if (s->left == 0 || !mqsync_page_add(&s->page, s->id, r->data, r->version, r->updated_ms,
-                                             s->sight == MQSYNC_SIGHT_GONE))
+        if (s->left == 0 ||
+            !mqsync_page_add(&s->page, s->id, r->data, r->version, r->updated_ms, s->sight == MQSYNC_SIGHT_GONE))
             break;
         s->pending = false;
         s->left--;

@@ -49,7 +49,8 @@ struct mqsync_snapshot {
 };
 
 /* Starts an answer on a view, which it owns from now on (on failure too). q must outlive the snapshot. At most
- * count_max changes are counted for total, and a full state of so many has no pages: it takes another view, with a higher one. */
+ * count_max changes are counted for total, and a full state of so many has no pages: it takes another view, with a
+ * higher one. */
 enum mqsync_code mqsync_snapshot_open(struct mqsync_snapshot *s, struct mqsync_view *view,
                                       const struct mqsync_snapshot_query *q, uint64_t count_max,
                                       struct mqsync_error *ret_error);

@@ -35,7 +35,8 @@ void mqsync_store_log(struct mqsync_store *s, enum mqsync_log_level level, const
         s->o.log(s->o.log_context, level, id, text);
 }
 
-/* --- opening ---------------------------------------------------------------------------------------------------------- */
+/* --- opening
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static enum mqsync_code make_dir(const char *dir, struct mqsync_error *ret_error)
 {
@@ -49,7 +50,8 @@ static enum mqsync_code make_dir(const char *dir, struct mqsync_error *ret_error
         char end = *p;
         *p = '\0';
         if (mkdir(path, 0750) != 0 && errno != EEXIST)
-            return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "cannot make the directory %s: %s; make it and give it to the user that runs the broker",
+            return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR,
+                               "cannot make the directory %s: %s; make it and give it to the user that runs the broker",
                                path, strerror(errno));
         if (end == '\0')
             return MQSYNC_OK;
@@ -63,15 +65,16 @@ enum mqsync_code mqsync_store_lock(const char *dir, int *ret_fd, struct mqsync_e
     snprintf(name, sizeof name, "%s/lock", dir);
     int fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
     if (fd < 0)
-        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "cannot open %s: %s; the user that runs this must own the directory and its files", name,
+        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR,
+                           "cannot open %s: %s; the user that runs this must own the directory and its files", name,
                            strerror(errno));
     if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
         char pid[24] = "";
         ssize_t got = pread(fd, pid, sizeof pid - 1, 0);
         pid[got > 0 ? got : 0] = '\0';
         close(fd);
-        return mqsync_fail(ret_error, MQSYNC_CONFLICT, "%s is in use by process %s; one broker at a time may have it", dir,
-                           *pid ? pid : "(unknown)");
+        return mqsync_fail(ret_error, MQSYNC_CONFLICT, "%s is in use by process %s; one broker at a time may have it",
+                           dir, *pid ? pid : "(unknown)");
     }
     char pid[24];
     int n = snprintf(pid, sizeof pid, "%ld", (long)getpid());
@@ -105,8 +108,8 @@ static void fill_defaults(struct mqsync_store_options *o)
 }
 
 /* The record's latest version, if it has changed lately. The lock is held. */
-static const struct mqsync_entry *find_entry(const struct mqsync_store *s, const struct mqsync_collection *c, struct mqsync_slice id,
-                                             uint64_t hash)
+static const struct mqsync_entry *find_entry(const struct mqsync_store *s, const struct mqsync_collection *c,
+                                             struct mqsync_slice id, uint64_t hash)
 {
     const struct mqsync_entry *e = mqsync_table_find(s->active, c->cid, id, hash);
     if (!e && s->frozen)
@@ -117,7 +120,8 @@ static const struct mqsync_entry *find_entry(const struct mqsync_store *s, const
 }
 
 /* Whether the id is a live record now: in the tables, else in LMDB. */
-static int is_live(struct mqsync_store *s, const struct mqsync_collection *c, struct mqsync_slice id, uint64_t hash, bool *ret)
+static int is_live(struct mqsync_store *s, const struct mqsync_collection *c, struct mqsync_slice id, uint64_t hash,
+                   bool *ret)
 {
     const struct mqsync_entry *e = find_entry(s, c, id, hash);
     if (e) {
@@ -136,8 +140,8 @@ static int is_live(struct mqsync_store *s, const struct mqsync_collection *c, st
 }
 
 /* Puts into the active table and counts. The lock is held (or nobody else is there yet). */
-static bool take_in(struct mqsync_store *s, struct mqsync_collection *c, struct mqsync_slice id, uint64_t hash, struct mqsync_slice stored,
-                    uint64_t seq, bool deleted, bool was_live)
+static bool take_in(struct mqsync_store *s, struct mqsync_collection *c, struct mqsync_slice id, uint64_t hash,
+                    struct mqsync_slice stored, uint64_t seq, bool deleted, bool was_live)
 {
     if (s->active->n == 0)
         s->active_since_ms = mqsync_monotonic_ms();
@@ -152,7 +156,8 @@ static bool take_in(struct mqsync_store *s, struct mqsync_collection *c, struct 
     return true;
 }
 
-static enum mqsync_code read_state(struct mqsync_store *s, struct mqsync_state *ret, bool *ret_new, struct mqsync_error *ret_error)
+static enum mqsync_code read_state(struct mqsync_store *s, struct mqsync_state *ret, bool *ret_new,
+                                   struct mqsync_error *ret_error)
 {
     MDB_txn *txn;
     int rc = mqsync_lmdb_begin_read(s->env, &txn);
@@ -170,14 +175,16 @@ static enum mqsync_code read_state(struct mqsync_store *s, struct mqsync_state *
     return rc ? mqsync_lmdb_fail(ret_error, rc, "cannot read", s->dir) : MQSYNC_OK;
 }
 
-static enum mqsync_code read_log(struct mqsync_store *s, const struct mqsync_state *state, struct mqsync_error *ret_error)
+static enum mqsync_code read_log(struct mqsync_store *s, const struct mqsync_state *state,
+                                 struct mqsync_error *ret_error)
 {
     struct mqsync_replay r = {&s->collections, s->active, NULL, &s->dbis, s->records, state->next_cid};
     uint64_t last;
     int rc = mqsync_lmdb_begin_read(s->env, &r.txn);
     if (rc)
         return mqsync_lmdb_fail(ret_error, rc, "cannot read", s->dir);
-    enum mqsync_code code = mqsync_log_read(s->dir, state->epoch, state->applied, mqsync_replay_entry, &r, &last, ret_error);
+    enum mqsync_code code =
+        mqsync_log_read(s->dir, state->epoch, state->applied, mqsync_replay_entry, &r, &last, ret_error);
     mdb_txn_abort(r.txn);
     s->records = r.records;
     s->next_cid = r.next_cid;
@@ -186,7 +193,8 @@ static enum mqsync_code read_log(struct mqsync_store *s, const struct mqsync_sta
 }
 
 /* Brings in what the log holds beyond LMDB, and decides whether history may have moved back. */
-static enum mqsync_code recover(struct mqsync_store *s, struct mqsync_state *state, bool is_new, struct mqsync_error *ret_error)
+static enum mqsync_code recover(struct mqsync_store *s, struct mqsync_state *state, bool is_new,
+                                struct mqsync_error *ret_error)
 {
     s->next_cid = state->next_cid;
     if (state->clean || is_new)
@@ -195,11 +203,13 @@ static enum mqsync_code recover(struct mqsync_store *s, struct mqsync_state *sta
     if (code)
         return code;
     bool same_boot = s->boot_id[0] && strcmp(state->boot_id, s->boot_id) == 0;
-    mqsync_store_log(s, MQSYNC_LOG_INFO, "MQS2002", "%s was not closed: %zu records brought in from the log", s->dir, s->active->n);
+    mqsync_store_log(s, MQSYNC_LOG_INFO, "MQS2002", "%s was not closed: %zu records brought in from the log", s->dir,
+                     s->active->n);
     if (same_boot || state->power)
         return MQSYNC_OK;
     mqsync_store_log(s, MQSYNC_LOG_WARNING, "MQS2003",
-                     "%s was last open before the machine restarted: up to the last sync interval of writes may be lost, so clients will "
+                     "%s was last open before the machine restarted: up to the last sync interval of writes may be "
+                     "lost, so clients will "
                      "fetch full snapshots (new epoch); \"durability\": \"power\" avoids this",
                      s->dir);
     return mqsync_epoch_new(state->epoch, ret_error);
@@ -219,17 +229,20 @@ static int write_state(struct mqsync_store *s, const struct mqsync_state *state)
     return mdb_txn_commit(txn);
 }
 
-/* On a full disk what the log held becomes the frozen table, which the mover tries to move like any other: a broker must come
- * up to serve its other topics. */
+/* On a full disk what the log held becomes the frozen table, which the mover tries to move like any other: a broker
+ * must come up to serve its other topics. */
 static int freeze_recovered(struct mqsync_store *s)
 {
     s->frozen = s->active;
     s->failing = true;
-    mqsync_store_log(s, MQSYNC_LOG_ERROR, "MQS2008", "the disk under %s is full or failing: reading works, changes are refused until it takes them", s->dir);
+    mqsync_store_log(s, MQSYNC_LOG_ERROR, "MQS2008",
+                     "the disk under %s is full or failing: reading works, changes are refused until it takes them",
+                     s->dir);
     return (s->active = mqsync_table_alloc()) ? 0 : ENOMEM;
 }
 
-/* Whether the log made a collection that LMDB does not know yet, be it without records: this run's log will not tell of it. */
+/* Whether the log made a collection that LMDB does not know yet, be it without records: this run's log will not tell of
+ * it. */
 static bool has_unapplied(const struct mqsync_store *s)
 {
     for (size_t i = 0; i < s->collections.by_cid_n; i++) {
@@ -239,8 +252,8 @@ static bool has_unapplied(const struct mqsync_store *s)
     return false;
 }
 
-/* Everything from the old log into LMDB, the new state on the disk, and the first segment of this run. may_wait: LMDB knows
- * the epoch, so the log can bear it and wait for room. */
+/* Everything from the old log into LMDB, the new state on the disk, and the first segment of this run. may_wait: LMDB
+ * knows the epoch, so the log can bear it and wait for room. */
 static enum mqsync_code settle_recovery(struct mqsync_store *s, bool may_wait, struct mqsync_error *ret_error)
 {
     int rc = 0;
@@ -266,8 +279,8 @@ static enum mqsync_code settle_recovery(struct mqsync_store *s, bool may_wait, s
             s->applied = last;
         }
     }
-    /* EIO is what LMDB makes of a write that found room for a part only. While LMDB says "closed properly" the next start
-     * would not read the log, and the new segment needs a file that holds none of those which still count. */
+    /* EIO is what LMDB makes of a write that found room for a part only. While LMDB says "closed properly" the next
+     * start would not read the log, and the new segment needs a file that holds none of those which still count. */
     may_wait = may_wait && !s->state.clean && last + 1 - s->applied <= MQSYNC_LOG_FILES;
     may_wait = may_wait && (rc == ENOSPC || rc == EIO || rc == MDB_MAP_FULL);
     if (rc && may_wait)
@@ -294,9 +307,9 @@ static void init_locks(struct mqsync_store *s)
     pthread_condattr_destroy(&monotonic);
 }
 
-/* The threads start with the first change: a second thread alone, idle as it may be, makes each system call and each malloc of
- * the broker's own a little dearer, which a broker that syncs nothing does not have to pay. Every signal is blocked in them:
- * they are for the broker's thread. */
+/* The threads start with the first change: a second thread alone, idle as it may be, makes each system call and each
+ * malloc of the broker's own a little dearer, which a broker that syncs nothing does not have to pay. Every signal is
+ * blocked in them: they are for the broker's thread. */
 static enum mqsync_code start_threads(struct mqsync_store *s, struct mqsync_error *ret_error)
 {
     sigset_t all, before;
@@ -371,7 +384,8 @@ static void free_all(struct mqsync_store *s)
     mqsync_collections_free(&s->collections);
     mqsync_buf_free(&s->encoded);
     if (s->lock_fd >= 0) {
-        flock(s->lock_fd, LOCK_UN); /* a thread that has been joined may not quite have closed its own descriptors yet */
+        flock(s->lock_fd,
+              LOCK_UN); /* a thread that has been joined may not quite have closed its own descriptors yet */
         close(s->lock_fd);
     }
     pthread_cond_destroy(&s->wake_mover);
@@ -382,7 +396,8 @@ static void free_all(struct mqsync_store *s)
     free(s);
 }
 
-enum mqsync_code mqsync_store_open(const struct mqsync_store_options *o, struct mqsync_store **ret, struct mqsync_error *ret_error)
+enum mqsync_code mqsync_store_open(const struct mqsync_store_options *o, struct mqsync_store **ret,
+                                   struct mqsync_error *ret_error)
 {
     struct mqsync_store *s = calloc(1, sizeof *s);
     if (!s)
@@ -397,7 +412,8 @@ enum mqsync_code mqsync_store_open(const struct mqsync_store_options *o, struct 
     s->dir = strdup(o->dir);
     s->active = mqsync_table_alloc();
     read_boot_id(o->boot_id, s->boot_id);
-    enum mqsync_code code = s->dir && s->active ? open_all(s, ret_error) : mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
+    enum mqsync_code code =
+        s->dir && s->active ? open_all(s, ret_error) : mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
     if (code) {
         free_all(s);
         return code == MQSYNC_CONFLICT ? MQSYNC_SERVER_ERROR : code;
@@ -408,7 +424,8 @@ enum mqsync_code mqsync_store_open(const struct mqsync_store_options *o, struct 
     return MQSYNC_OK;
 }
 
-/* --- closing ---------------------------------------------------------------------------------------------------------- */
+/* --- closing
+ * ---------------------------------------------------------------------------------------------------------- */
 
 void mqsync_store_close(struct mqsync_store *s)
 {
@@ -436,8 +453,10 @@ void mqsync_store_close(struct mqsync_store *s)
         rc = write_state(s, &s->state);
     }
     if (rc)
-        mqsync_store_log(s, MQSYNC_LOG_ERROR, "MQS2004", "%s could not be closed properly (%s): the log keeps what is missing; the next start brings it in",
-                         s->dir, mdb_strerror(rc));
+        mqsync_store_log(
+            s, MQSYNC_LOG_ERROR, "MQS2004",
+            "%s could not be closed properly (%s): the log keeps what is missing; the next start brings it in", s->dir,
+            mdb_strerror(rc));
     free_all(s);
 }
 
@@ -457,7 +476,8 @@ const char *mqsync_store_epoch(const struct mqsync_store *s)
     return s->epoch;
 }
 
-/* --- the writer's thread ------------------------------------------------------------------------------------------------ */
+/* --- the writer's thread
+ * ------------------------------------------------------------------------------------------------ */
 
 int mqsync_store_read_txn(struct mqsync_store *s, MDB_txn **ret)
 {
@@ -509,7 +529,8 @@ static bool sync_all(struct mqsync_store *s)
 }
 
 /* The log, and the sync that "power" asks for. The lock is held. */
-static enum mqsync_code append(struct mqsync_store *s, const struct mqsync_log_entry *entry, struct mqsync_error *ret_error)
+static enum mqsync_code append(struct mqsync_store *s, const struct mqsync_log_entry *entry,
+                               struct mqsync_error *ret_error)
 {
     if (s->log.end + s->frozen_end > s->o.log_limit)
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "the disk does not keep up or is full: %zu MiB wait for it",
@@ -533,8 +554,8 @@ static enum mqsync_code append(struct mqsync_store *s, const struct mqsync_log_e
     return MQSYNC_OK;
 }
 
-enum mqsync_code mqsync_store_ensure(struct mqsync_store *s, struct mqsync_slice name, size_t max, struct mqsync_collection **ret,
-                                     struct mqsync_error *ret_error)
+enum mqsync_code mqsync_store_ensure(struct mqsync_store *s, struct mqsync_slice name, size_t max,
+                                     struct mqsync_collection **ret, struct mqsync_error *ret_error)
 {
     struct mqsync_collection *c = mqsync_store_find(s, name);
     if (c) {
@@ -542,11 +563,13 @@ enum mqsync_code mqsync_store_ensure(struct mqsync_store *s, struct mqsync_slice
         return MQSYNC_OK;
     }
     if (s->collections.n >= max)
-        return mqsync_fail(ret_error, MQSYNC_COLLECTION_NOT_FOUND, "collection \"%.*s\": there are %zu collections already (limits.maxCollections)",
+        return mqsync_fail(ret_error, MQSYNC_COLLECTION_NOT_FOUND,
+                           "collection \"%.*s\": there are %zu collections already (limits.maxCollections)",
                            (int)name.n, name.p, s->collections.n);
     pthread_mutex_lock(&s->lock);
     uint64_t before = s->log.end;
-    enum mqsync_code code = append(s, &(struct mqsync_log_entry){.kind = MQSYNC_LOG_COLLECTION, .cid = s->next_cid, .id = name}, ret_error);
+    enum mqsync_code code =
+        append(s, &(struct mqsync_log_entry){.kind = MQSYNC_LOG_COLLECTION, .cid = s->next_cid, .id = name}, ret_error);
     if (code == MQSYNC_OK && !(c = mqsync_collections_add(&s->collections, name, s->next_cid))) {
         mqsync_log_undo(&s->log, before);
         code = mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
@@ -608,8 +631,8 @@ void mqsync_store_expect(struct mqsync_store *s, const struct mqsync_collection 
     pthread_mutex_unlock(&s->lock);
 }
 
-enum mqsync_code mqsync_store_get(struct mqsync_store *s, struct mqsync_collection *c, struct mqsync_slice id, struct mqsync_record *ret,
-                                  uint64_t *ret_floor, struct mqsync_error *ret_error)
+enum mqsync_code mqsync_store_get(struct mqsync_store *s, struct mqsync_collection *c, struct mqsync_slice id,
+                                  struct mqsync_record *ret, uint64_t *ret_floor, struct mqsync_error *ret_error)
 {
     uint64_t hash = mqsync_table_hash(c->cid, id);
     pthread_mutex_lock(&s->lock);
@@ -629,8 +652,8 @@ enum mqsync_code mqsync_store_get(struct mqsync_store *s, struct mqsync_collecti
     return code;
 }
 
-static enum mqsync_code was_live(struct mqsync_store *s, const struct mqsync_collection *c, struct mqsync_slice id, uint64_t hash,
-                                 bool *ret, struct mqsync_error *ret_error)
+static enum mqsync_code was_live(struct mqsync_store *s, const struct mqsync_collection *c, struct mqsync_slice id,
+                                 uint64_t hash, bool *ret, struct mqsync_error *ret_error)
 {
     if (s->last_get.collection == c && s->last_get.hash == hash && s->last_get.id_n == id.n &&
         memcmp(s->last_get.id, id.p, id.n) == 0) {
@@ -641,8 +664,8 @@ static enum mqsync_code was_live(struct mqsync_store *s, const struct mqsync_col
     return rc ? mqsync_lmdb_fail(ret_error, rc, "cannot read", s->dir) : MQSYNC_OK;
 }
 
-enum mqsync_code mqsync_store_put(struct mqsync_store *s, struct mqsync_collection *c, struct mqsync_slice id, const struct mqsync_record *r,
-                                  struct mqsync_error *ret_error)
+enum mqsync_code mqsync_store_put(struct mqsync_store *s, struct mqsync_collection *c, struct mqsync_slice id,
+                                  const struct mqsync_record *r, struct mqsync_error *ret_error)
 {
     uint64_t hash = mqsync_table_hash(c->cid, id);
     bool live;
@@ -661,7 +684,8 @@ enum mqsync_code mqsync_store_put(struct mqsync_store *s, struct mqsync_collecti
         mqsync_log_undo(&s->log, before);
         code = mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
     }
-    /* the first entry of a table starts the mover's clock, a full batch wakes it at once; at other times it sleeps on */
+    /* the first entry of a table starts the mover's clock, a full batch wakes it at once; at other times it sleeps on
+     */
     if (code == MQSYNC_OK && (s->active->n == 1 || (before < s->batch_bytes && s->log.end >= s->batch_bytes)))
         pthread_cond_signal(&s->wake_mover);
     pthread_mutex_unlock(&s->lock);

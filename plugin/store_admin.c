@@ -14,7 +14,8 @@
 
 #define PATH_BYTES 4096
 
-/* --- check -------------------------------------------------------------------------------------------------------------- */
+/* --- check
+ * -------------------------------------------------------------------------------------------------------------- */
 
 struct check {
     MDB_txn *txn;
@@ -53,8 +54,8 @@ static bool data_whole(const struct mqsync_record *r)
     return r->deleted || (mqsync_json_check(r->data, &info, NULL) == MQSYNC_OK && info.type == MQSYNC_JSON_OBJECT);
 }
 
-static void check_record(struct check *c, const char *name, struct mqsync_collection_row *counted, struct mqsync_slice id,
-                         struct mqsync_slice stored)
+static void check_record(struct check *c, const char *name, struct mqsync_collection_row *counted,
+                         struct mqsync_slice id, struct mqsync_slice stored)
 {
     struct mqsync_record r;
     if (!mqsync_record_id_valid(id)) {
@@ -68,12 +69,14 @@ static void check_record(struct check *c, const char *name, struct mqsync_collec
     if (!data_whole(&r))
         report(c, "%s/%.*s: data is not a JSON object", name, (int)id.n, id.p);
     if (r.version == 0 || r.seq == 0 || r.history[r.history_n - 1].version != r.version)
-        report(c, "%s/%.*s: version %llu, seq %llu and history do not agree", name, (int)id.n, id.p, (unsigned long long)r.version,
-               (unsigned long long)r.seq);
+        report(c, "%s/%.*s: version %llu, seq %llu and history do not agree", name, (int)id.n, id.p,
+               (unsigned long long)r.version, (unsigned long long)r.seq);
     if (!row_is(c, c->dbis->changes, counted->cid, r.seq, 0, id))
-        report(c, "%s/%.*s: no row for seq %llu in the index of changes", name, (int)id.n, id.p, (unsigned long long)r.seq);
+        report(c, "%s/%.*s: no row for seq %llu in the index of changes", name, (int)id.n, id.p,
+               (unsigned long long)r.seq);
     if (r.deleted && !row_is(c, c->dbis->graves, counted->cid, r.seq, 8, id))
-        report(c, "%s/%.*s: no row for seq %llu in the index of tombstones", name, (int)id.n, id.p, (unsigned long long)r.seq);
+        report(c, "%s/%.*s: no row for seq %llu in the index of tombstones", name, (int)id.n, id.p,
+               (unsigned long long)r.seq);
     counted->records += !r.deleted;
     counted->tombstones += r.deleted;
     if (r.seq > counted->seq)
@@ -108,17 +111,20 @@ static int check_collection(struct check *c, const char *name, const struct mqsy
     key = mqsync_record_key(buffer, row->cid, (struct mqsync_slice){"", 0});
     for (rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE); rc == 0 && mqsync_key_cid(&key) == row->cid;
          rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT))
-        check_record(c, name, &counted, (struct mqsync_slice){(const char *)key.mv_data + 4, key.mv_size - 4}, mqsync_val_slice(&value));
+        check_record(c, name, &counted, (struct mqsync_slice){(const char *)key.mv_data + 4, key.mv_size - 4},
+                     mqsync_val_slice(&value));
     mdb_cursor_close(cursor);
     if (counted.records != row->records || counted.tombstones != row->tombstones)
-        report(c, "%s: counts %llu records and %llu tombstones, holds %llu and %llu", name, (unsigned long long)row->records,
-               (unsigned long long)row->tombstones, (unsigned long long)counted.records, (unsigned long long)counted.tombstones);
+        report(c, "%s: counts %llu records and %llu tombstones, holds %llu and %llu", name,
+               (unsigned long long)row->records, (unsigned long long)row->tombstones,
+               (unsigned long long)counted.records, (unsigned long long)counted.tombstones);
     if (counted.seq > row->seq)
-        report(c, "%s: seq is %llu, but a record has %llu", name, (unsigned long long)row->seq, (unsigned long long)counted.seq);
+        report(c, "%s: seq is %llu, but a record has %llu", name, (unsigned long long)row->seq,
+               (unsigned long long)counted.seq);
     uint64_t changes = count_rows(c, c->dbis->changes, row->cid), graves = count_rows(c, c->dbis->graves, row->cid);
     if (changes != counted.records + counted.tombstones)
-        report(c, "%s: the index of changes has %llu rows for %llu records and tombstones", name, (unsigned long long)changes,
-               (unsigned long long)(counted.records + counted.tombstones));
+        report(c, "%s: the index of changes has %llu rows for %llu records and tombstones", name,
+               (unsigned long long)changes, (unsigned long long)(counted.records + counted.tombstones));
     if (graves != counted.tombstones)
         report(c, "%s: the index of tombstones has %llu rows for %llu tombstones", name, (unsigned long long)graves,
                (unsigned long long)counted.tombstones);
@@ -132,7 +138,8 @@ static int check_all(struct check *c)
     int rc = mdb_cursor_open(c->txn, c->dbis->collections, &cursor);
     if (rc)
         return rc;
-    for (rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST); rc == 0; rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
+    for (rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST); rc == 0;
+         rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
         char name[MQSYNC_MAX_COLLECTION + 1];
         struct mqsync_collection_row row;
         if (value.mv_size != sizeof row || !mqsync_collection_valid(mqsync_val_slice(&key))) {
@@ -168,8 +175,8 @@ static enum mqsync_code check_log(struct check *c, const char *dir, struct mqsyn
     return MQSYNC_OK;
 }
 
-enum mqsync_code mqsync_store_check(const char *dir, void (*wrong)(void *context, const char *text), void *context, uint64_t *ret_wrong,
-                                    struct mqsync_error *ret_error)
+enum mqsync_code mqsync_store_check(const char *dir, void (*wrong)(void *context, const char *text), void *context,
+                                    uint64_t *ret_wrong, struct mqsync_error *ret_error)
 {
     MDB_env *env;
     struct mqsync_dbis dbis;
@@ -193,7 +200,8 @@ enum mqsync_code mqsync_store_check(const char *dir, void (*wrong)(void *context
     return code;
 }
 
-/* --- copies -------------------------------------------------------------------------------------------------------------- */
+/* --- copies
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static void path_in(char out[PATH_BYTES], const char *dir, const char *name)
 {
@@ -222,7 +230,8 @@ static enum mqsync_code make_empty_dir(const char *dir, struct mqsync_error *ret
     for (struct dirent *e = readdir(d); e && empty; e = readdir(d))
         empty = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
     closedir(d);
-    return empty ? MQSYNC_OK : mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "%s is not empty; name a directory that is", dir);
+    return empty ? MQSYNC_OK
+                 : mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "%s is not empty; name a directory that is", dir);
 }
 
 struct copy {
@@ -251,7 +260,8 @@ static void *copy_thread(void *context)
 }
 
 /* LMDB copies in one call and tells nothing meanwhile; the growing file does. */
-static int copy_env(MDB_env *env, const char *dir, const char *to, void (*progress)(void *, uint64_t, uint64_t), void *context)
+static int copy_env(MDB_env *env, const char *dir, const char *to, void (*progress)(void *, uint64_t, uint64_t),
+                    void *context)
 {
     struct copy c = {.env = env, .to = to};
     pthread_t thread;
@@ -276,9 +286,10 @@ static int copy_env(MDB_env *env, const char *dir, const char *to, void (*progre
     return rc;
 }
 
-/* One entry of the log over a copy that is a little younger than the view: what LMDB's snapshot lacks is newer than all it
- * has, so an entry that is not newer has reached the copy by itself. */
-static void lay_over(MDB_txn *txn, const struct mqsync_dbis *d, const struct mqsync_collection *c, struct mqsync_entry *e, int *rc)
+/* One entry of the log over a copy that is a little younger than the view: what LMDB's snapshot lacks is newer than all
+ * it has, so an entry that is not newer has reached the copy by itself. */
+static void lay_over(MDB_txn *txn, const struct mqsync_dbis *d, const struct mqsync_collection *c,
+                     struct mqsync_entry *e, int *rc)
 {
     struct mqsync_collection_row row = {.cid = e->cid};
     MDB_val key = {c->name_n, (void *)(uintptr_t)c->name}, value;
@@ -314,9 +325,11 @@ static int lay_all_over(MDB_txn *txn, const struct mqsync_dbis *d, const struct 
     return rc;
 }
 
-/* Makes a copy a whole database of its own: with what the log held (over may be NULL), cleanly closed, perhaps a new epoch. */
-static enum mqsync_code finish_copy(const char *to, const struct mqsync_table *over, const struct mqsync_collections *collections,
-                                    const unsigned char *new_epoch, struct mqsync_error *ret_error)
+/* Makes a copy a whole database of its own: with what the log held (over may be NULL), cleanly closed, perhaps a new
+ * epoch. */
+static enum mqsync_code finish_copy(const char *to, const struct mqsync_table *over,
+                                    const struct mqsync_collections *collections, const unsigned char *new_epoch,
+                                    struct mqsync_error *ret_error)
 {
     MDB_env *env;
     struct mqsync_dbis d;
@@ -340,7 +353,8 @@ static enum mqsync_code finish_copy(const char *to, const struct mqsync_table *o
     else if (txn)
         mdb_txn_abort(txn);
     mdb_env_close(env);
-    return rc ? mqsync_lmdb_fail(ret_error, rc == MDB_NOTFOUND ? ENOENT : rc, "cannot complete the copy in", to) : MQSYNC_OK;
+    return rc ? mqsync_lmdb_fail(ret_error, rc == MDB_NOTFOUND ? ENOENT : rc, "cannot complete the copy in", to)
+              : MQSYNC_OK;
 }
 
 static void remove_files(const char *dir)
@@ -353,8 +367,8 @@ static void remove_files(const char *dir)
     }
 }
 
-enum mqsync_code mqsync_store_backup(const char *dir, const char *to, void (*progress)(void *, uint64_t, uint64_t), void *context,
-                                     struct mqsync_error *ret_error)
+enum mqsync_code mqsync_store_backup(const char *dir, const char *to, void (*progress)(void *, uint64_t, uint64_t),
+                                     void *context, struct mqsync_error *ret_error)
 {
     struct mqsync_reader *reader;
     struct mqsync_view *view;
@@ -372,7 +386,8 @@ enum mqsync_code mqsync_store_backup(const char *dir, const char *to, void (*pro
     }
     mqsync_view_over(view, &over, &collections);
     int rc = copy_env(mqsync_reader_env(reader), dir, to, progress, context);
-    code = rc ? mqsync_lmdb_fail(ret_error, rc, "cannot copy to", to) : finish_copy(to, over, collections, NULL, ret_error);
+    code = rc ? mqsync_lmdb_fail(ret_error, rc, "cannot copy to", to)
+              : finish_copy(to, over, collections, NULL, ret_error);
     mqsync_view_close(view);
     mqsync_reader_close(reader);
     if (code)
@@ -390,7 +405,8 @@ static enum mqsync_code put_in_place(const char *dir, const char *from, struct m
     char lock[PATH_BYTES];
     int fd = open(source, O_RDWR | O_CLOEXEC);
     /* the broker's user must be able to open what root has restored */
-    bool ok = fd >= 0 && (stat(dir, &owner) != 0 || fchown(fd, owner.st_uid, owner.st_gid) == 0 || geteuid() != 0) && fsync(fd) == 0;
+    bool ok = fd >= 0 && (stat(dir, &owner) != 0 || fchown(fd, owner.st_uid, owner.st_gid) == 0 || geteuid() != 0) &&
+              fsync(fd) == 0;
     int why = errno;
     if (fd >= 0)
         close(fd);
@@ -401,7 +417,8 @@ static enum mqsync_code put_in_place(const char *dir, const char *from, struct m
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "cannot put the new database in place as %s: %s", target,
                            strerror(ok ? errno : why));
     unlink(lock); /* made again by who opened the old file meanwhile: LMDB would go on from where that was */
-    /* logs of the old database name its epoch or segments that the new one counts as done: none is taken for the new one's */
+    /* logs of the old database name its epoch or segments that the new one counts as done: none is taken for the new
+     * one's */
     int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir_fd >= 0) {
         fsync(dir_fd);
@@ -412,7 +429,8 @@ static enum mqsync_code put_in_place(const char *dir, const char *from, struct m
 
 /* Copies `from` into dir/new.tmp, completes it there, and puts it in place. dir is locked meanwhile. */
 static enum mqsync_code replace_with_copy(const char *dir, const char *from, const unsigned char *new_epoch,
-                                          void (*progress)(void *, uint64_t, uint64_t), void *context, struct mqsync_error *ret_error)
+                                          void (*progress)(void *, uint64_t, uint64_t), void *context,
+                                          struct mqsync_error *ret_error)
 {
     char temporary[PATH_BYTES];
     int lock_fd;
@@ -453,8 +471,8 @@ static enum mqsync_code replace_with_copy(const char *dir, const char *from, con
     return code;
 }
 
-enum mqsync_code mqsync_store_restore(const char *dir, const char *from, void (*progress)(void *, uint64_t, uint64_t), void *context,
-                                      struct mqsync_error *ret_error)
+enum mqsync_code mqsync_store_restore(const char *dir, const char *from, void (*progress)(void *, uint64_t, uint64_t),
+                                      void *context, struct mqsync_error *ret_error)
 {
     unsigned char epoch[16];
     enum mqsync_code code = mqsync_epoch_new(epoch, ret_error);

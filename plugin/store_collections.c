@@ -93,7 +93,8 @@ int mqsync_collections_load(struct mqsync_collections *c, MDB_txn *txn, const st
     int rc = mdb_cursor_open(txn, d->collections, &cursor);
     if (rc)
         return rc;
-    for (rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST); rc == 0; rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
+    for (rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST); rc == 0;
+         rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
         struct mqsync_collection_row row;
         if (value.mv_size != sizeof row || !mqsync_collection_valid(mqsync_val_slice(&key))) {
             rc = MDB_CORRUPTED;
@@ -115,7 +116,8 @@ int mqsync_collections_load(struct mqsync_collections *c, MDB_txn *txn, const st
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-/* --- reading a log ---------------------------------------------------------------------------------------------------- */
+/* --- reading a log
+ * ---------------------------------------------------------------------------------------------------- */
 
 static bool replay_collection(struct mqsync_replay *r, const struct mqsync_log_entry *entry)
 {

@@ -10,7 +10,8 @@
 #include "json.h"
 #include "store.h"
 
-/* --- keys and values in LMDB: integers big-endian, so that LMDB's own order is ours -------------------------------- */
+/* --- keys and values in LMDB: integers big-endian, so that LMDB's own order is ours --------------------------------
+ */
 
 #define MQSYNC_STORE_FORMAT 1
 #define MQSYNC_KEY_MAX (4 + MQSYNC_MAX_RECORD_ID)
@@ -82,14 +83,15 @@ static inline struct mqsync_slice mqsync_val_slice(const MDB_val *v)
 /* Which row of `floors` an id belongs to. */
 uint32_t mqsync_floor_bucket(uint32_t cid, struct mqsync_slice id);
 
-/* --- LMDB (store_lmdb.c) --------------------------------------------------------------------------------------------- */
+/* --- LMDB (store_lmdb.c) ---------------------------------------------------------------------------------------------
+ */
 
 /* Maps an LMDB or errno code to text for an operator; the one place that knows both. */
 enum mqsync_code mqsync_lmdb_fail(struct mqsync_error *e, int rc, const char *doing, const char *dir);
 
 /* Opens dir's environment. write: creates what is missing. map_bytes 0: as large as the file needs, at least 1 GiB. */
-enum mqsync_code mqsync_lmdb_open(const char *dir, bool write, size_t map_bytes, MDB_env **ret_env, struct mqsync_dbis *ret_dbis,
-                                  struct mqsync_error *ret_error);
+enum mqsync_code mqsync_lmdb_open(const char *dir, bool write, size_t map_bytes, MDB_env **ret_env,
+                                  struct mqsync_dbis *ret_dbis, struct mqsync_error *ret_error);
 /* A read transaction; takes a map that another process has grown in its stride. */
 int mqsync_lmdb_begin_read(MDB_env *env, MDB_txn **ret);
 /* MDB_NOTFOUND for a new database. Refuses a newer format with MDB_VERSION_MISMATCH. */
@@ -101,15 +103,16 @@ enum mqsync_code mqsync_epoch_new(unsigned char epoch[16], struct mqsync_error *
 struct mqsync_entry;
 
 /* Writes records of one collection, sorted by id, with their index rows over whatever the ids had before; updates row's
- * counts and seq. The indexes are changed in the order of their keys: at millions of records a page that is still at hand
- * from the key before is what makes the difference. */
-int mqsync_lmdb_put_run(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_collection_row *row, struct mqsync_entry *const *entries,
-                        size_t n);
+ * counts and seq. The indexes are changed in the order of their keys: at millions of records a page that is still at
+ * hand from the key before is what makes the difference. */
+int mqsync_lmdb_put_run(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_collection_row *row,
+                        struct mqsync_entry *const *entries, size_t n);
 /* Forgets up to max tombstones of one collection that arrived before cutoff_ms; returns how many, rc in *rc. */
-unsigned mqsync_lmdb_forget(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_collection_row *row, int64_t cutoff_ms,
-                            unsigned max, int *rc);
+unsigned mqsync_lmdb_forget(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_collection_row *row,
+                            int64_t cutoff_ms, unsigned max, int *rc);
 
-/* --- tables in memory (store_table.c) -------------------------------------------------------------------------------- */
+/* --- tables in memory (store_table.c) --------------------------------------------------------------------------------
+ */
 
 /* The latest version of each record changed since some moment. One thread at a time. */
 struct mqsync_entry {
@@ -128,8 +131,8 @@ struct mqsync_slot {
     struct mqsync_entry *entry;
 };
 
-/* Entries and values lie in chunks, one after the other: they are all let go at the same time, and by another thread than
- * the one that makes them, which is what malloc is worst at. */
+/* Entries and values lie in chunks, one after the other: they are all let go at the same time, and by another thread
+ * than the one that makes them, which is what malloc is worst at. */
 struct mqsync_chunk;
 
 struct mqsync_table {
@@ -148,7 +151,8 @@ void mqsync_table_reset(struct mqsync_table *t);
 uint64_t mqsync_table_hash(uint32_t cid, struct mqsync_slice id);
 /* Fetches what a mqsync_table_find() that follows looks at first. */
 void mqsync_table_expect(const struct mqsync_table *t, uint64_t hash);
-struct mqsync_entry *mqsync_table_find(const struct mqsync_table *t, uint32_t cid, struct mqsync_slice id, uint64_t hash);
+struct mqsync_entry *mqsync_table_find(const struct mqsync_table *t, uint32_t cid, struct mqsync_slice id,
+                                       uint64_t hash);
 /* Puts a copy. NULL when out of memory (then nothing has changed). */
 struct mqsync_entry *mqsync_table_put(struct mqsync_table *t, uint32_t cid, struct mqsync_slice id, uint64_t hash,
                                       struct mqsync_slice value, uint64_t seq, bool deleted);
@@ -165,7 +169,8 @@ static inline struct mqsync_slice mqsync_entry_value(const struct mqsync_entry *
 int mqsync_entry_by_id(const void *a, const void *b);
 int mqsync_entry_by_seq(const void *a, const void *b);
 
-/* --- the write-ahead log (store_log.c) ------------------------------------------------------------------------------- */
+/* --- the write-ahead log (store_log.c) -------------------------------------------------------------------------------
+ */
 
 /* Three files take turns: segment n is in file n % 3. At most two hold what LMDB does not have yet. */
 #define MQSYNC_LOG_FILES 3
@@ -173,10 +178,10 @@ int mqsync_entry_by_seq(const void *a, const void *b);
 struct mqsync_log {
     int fd[MQSYNC_LOG_FILES];
     unsigned char epoch[16];
-    uint64_t segment; /* the one being written */
-    uint64_t end;     /* where its next entry goes */
+    uint64_t segment;   /* the one being written */
+    uint64_t end;       /* where its next entry goes */
     uint64_t pages_end; /* the pages before this have been written in this turn */
-    uint64_t seed;    /* of its checksums */
+    uint64_t seed;      /* of its checksums */
     struct mqsync_buf scratch;
 };
 
@@ -193,10 +198,11 @@ struct mqsync_log_entry {
 enum mqsync_code mqsync_log_open(struct mqsync_log *log, const char *dir, struct mqsync_error *ret_error);
 void mqsync_log_close(struct mqsync_log *log);
 /* Starts segment `segment` in its file. previous_end: where the one before it ended (0: there is none that counts). */
-enum mqsync_code mqsync_log_start(struct mqsync_log *log, const unsigned char epoch[16], uint64_t segment, uint64_t previous_end,
-                                  struct mqsync_error *ret_error);
+enum mqsync_code mqsync_log_start(struct mqsync_log *log, const unsigned char epoch[16], uint64_t segment,
+                                  uint64_t previous_end, struct mqsync_error *ret_error);
 /* Appends one entry. On failure nothing has been appended. */
-enum mqsync_code mqsync_log_append(struct mqsync_log *log, const struct mqsync_log_entry *entry, struct mqsync_error *ret_error);
+enum mqsync_code mqsync_log_append(struct mqsync_log *log, const struct mqsync_log_entry *entry,
+                                   struct mqsync_error *ret_error);
 /* Takes the last append back: end is where it began. */
 void mqsync_log_undo(struct mqsync_log *log, uint64_t end);
 static inline int mqsync_log_fd(const struct mqsync_log *log, uint64_t segment)
@@ -205,17 +211,19 @@ static inline int mqsync_log_fd(const struct mqsync_log *log, uint64_t segment)
 }
 
 /* Reads all entries after segment `applied`, in order, as far as they are whole. MQSYNC_CONFLICT: the log moved on
- * meanwhile (a running writer), begin again with a new read transaction. *ret_last: the last segment there is (applied when
- * none). Works on the directory, so that other processes can use it. each returns false to stop with MQSYNC_SERVER_ERROR. */
+ * meanwhile (a running writer), begin again with a new read transaction. *ret_last: the last segment there is (applied
+ * when none). Works on the directory, so that other processes can use it. each returns false to stop with
+ * MQSYNC_SERVER_ERROR. */
 enum mqsync_code mqsync_log_read(const char *dir, const unsigned char epoch[16], uint64_t applied,
                                  bool (*each)(void *context, const struct mqsync_log_entry *entry), void *context,
                                  uint64_t *ret_last, struct mqsync_error *ret_error);
 
-/* The highest segment number in any file's header, whatever its epoch; 0: none. A new segment must be above it: an entry of
- * an earlier run must never be taken for one of this. */
+/* The highest segment number in any file's header, whatever its epoch; 0: none. A new segment must be above it: an
+ * entry of an earlier run must never be taken for one of this. */
 uint64_t mqsync_log_highest(const struct mqsync_log *log);
 
-/* --- the store itself (store.c) and views (store_view.c) -------------------------------------------------------------- */
+/* --- the store itself (store.c) and views (store_view.c)
+ * -------------------------------------------------------------- */
 
 struct mqsync_collection {
     char name[MQSYNC_MAX_COLLECTION + 1];
@@ -275,15 +283,15 @@ struct mqsync_store {
     struct mqsync_table *spare;   /* empty, the next active one; or NULL */
     size_t batch_bytes;           /* of log that are moved at once; what suits the database's size */
     struct mqsync_log log;
-    uint64_t frozen_end;          /* log bytes of the frozen segment */
-    int64_t active_since_ms;      /* monotonic; when its first entry came */
-    uint64_t applied;             /* segment */
-    uint64_t moves;               /* counts commits: readers renew when it changed */
-    uint64_t synced_segment;      /* earlier segments of the log are on the disk, or in LMDB */
-    int64_t dirty_since_ms;       /* monotonic; 0: all is on the disk */
-    unsigned views;               /* settled views open: the map may not move */
-    size_t want_map_bytes;        /* not 0: the map is full; the writer, whose pointers lead into it, makes it this large */
-    bool promises_power;          /* LMDB says state.power, so a power cut now must lose nothing */
+    uint64_t frozen_end;     /* log bytes of the frozen segment */
+    int64_t active_since_ms; /* monotonic; when its first entry came */
+    uint64_t applied;        /* segment */
+    uint64_t moves;          /* counts commits: readers renew when it changed */
+    uint64_t synced_segment; /* earlier segments of the log are on the disk, or in LMDB */
+    int64_t dirty_since_ms;  /* monotonic; 0: all is on the disk */
+    unsigned views;          /* settled views open: the map may not move */
+    size_t want_map_bytes;   /* not 0: the map is full; the writer, whose pointers lead into it, makes it this large */
+    bool promises_power;     /* LMDB says state.power, so a power cut now must lose nothing */
     bool failing;
     uint64_t records;
     struct mqsync_collections collections;
@@ -305,21 +313,24 @@ struct mqsync_store {
 int64_t mqsync_monotonic_ms(void);
 void mqsync_store_log(struct mqsync_store *s, enum mqsync_log_level level, const char *id, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
-/* At the start of each call of the writer's thread: what the call before handed out is no longer looked at. The lock is held. */
+/* At the start of each call of the writer's thread: what the call before handed out is no longer looked at. The lock is
+ * held. */
 void mqsync_store_let_go(struct mqsync_store *s);
 /* The writer's read transaction, at the newest commit. */
 int mqsync_store_read_txn(struct mqsync_store *s, MDB_txn **ret);
-/* Moves `table` into LMDB in one transaction, after which segment is applied; also creates collections and forgets some old
- * tombstones. *ret_forgotten: how many; may be NULL. */
-int mqsync_store_move(struct mqsync_store *s, const struct mqsync_table *table, uint64_t segment, unsigned *ret_forgotten);
+/* Moves `table` into LMDB in one transaction, after which segment is applied; also creates collections and forgets some
+ * old tombstones. *ret_forgotten: how many; may be NULL. */
+int mqsync_store_move(struct mqsync_store *s, const struct mqsync_table *table, uint64_t segment,
+                      unsigned *ret_forgotten);
 void *mqsync_store_mover(void *store);  /* thread (store_move.c) */
 void *mqsync_store_syncer(void *store); /* thread */
-/* Asks for a move and waits until everything put by now is in LMDB; false on timeout, or at once when the disk is failing. Takes
- * the lock itself. */
+/* Asks for a move and waits until everything put by now is in LMDB; false on timeout, or at once when the disk is
+ * failing. Takes the lock itself. */
 bool mqsync_store_settle(struct mqsync_store *s, unsigned timeout_ms);
 
 /* What a reader's view lays over LMDB's snapshot; both live as long as the view. */
-void mqsync_view_over(const struct mqsync_view *v, const struct mqsync_table **ret_table, const struct mqsync_collections **ret_collections);
+void mqsync_view_over(const struct mqsync_view *v, const struct mqsync_table **ret_table,
+                      const struct mqsync_collections **ret_collections);
 MDB_env *mqsync_reader_env(const struct mqsync_reader *r);
 
 /* flock on dir/lock: MQSYNC_CONFLICT when somebody has it. */

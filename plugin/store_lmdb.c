@@ -24,19 +24,23 @@ enum mqsync_code mqsync_lmdb_fail(struct mqsync_error *e, int rc, const char *do
     case MDB_CORRUPTED:
     case MDB_PAGE_NOTFOUND:
     case MDB_PANIC:
-        return mqsync_fail(e, MQSYNC_SERVER_ERROR, "%s %s: the database is damaged (%s); restore a backup with mqsyncctl restore", doing,
-                           dir, mdb_strerror(rc));
+        return mqsync_fail(e, MQSYNC_SERVER_ERROR,
+                           "%s %s: the database is damaged (%s); restore a backup with mqsyncctl restore", doing, dir,
+                           mdb_strerror(rc));
     case MDB_VERSION_MISMATCH:
-        return mqsync_fail(e, MQSYNC_SERVER_ERROR, "%s %s: written by a newer mqsync (or LMDB); install that version", doing, dir);
+        return mqsync_fail(e, MQSYNC_SERVER_ERROR, "%s %s: written by a newer mqsync (or LMDB); install that version",
+                           doing, dir);
     case MDB_READERS_FULL:
         return mqsync_fail(e, MQSYNC_SERVER_ERROR, "%s %s: too many readers at once (%d)", doing, dir, MAX_READERS);
     case EACCES:
     case EPERM:
     case EROFS:
-        return mqsync_fail(e, MQSYNC_SERVER_ERROR, "%s %s: %s; the user that runs this must own the directory and its files", doing,
-                           dir, mdb_strerror(rc));
+        return mqsync_fail(e, MQSYNC_SERVER_ERROR,
+                           "%s %s: %s; the user that runs this must own the directory and its files", doing, dir,
+                           mdb_strerror(rc));
     case EIO: /* LMDB's word for a write that found room for a part only */
-        return mqsync_fail(e, MQSYNC_SERVER_ERROR, "%s %s: the disk is full or failing (%s)", doing, dir, mdb_strerror(rc));
+        return mqsync_fail(e, MQSYNC_SERVER_ERROR, "%s %s: the disk is full or failing (%s)", doing, dir,
+                           mdb_strerror(rc));
     case ENOENT:
         return mqsync_fail(e, MQSYNC_SERVER_ERROR, "%s %s: there is no mqsync database here", doing, dir);
     default:
@@ -88,8 +92,8 @@ static int open_env(const char *dir, bool write, size_t map_bytes, MDB_env **ret
         rc = mdb_env_set_maxreaders(env, MAX_READERS);
     if (rc == 0)
         rc = mdb_env_set_mapsize(env, map_bytes);
-    /* NOTLS: a transaction belongs to its object, not to a thread. No WRITEMAP: a full disk is an error from pwrite, and a
-     * stray pointer in the broker cannot write into the database. */
+    /* NOTLS: a transaction belongs to its object, not to a thread. No WRITEMAP: a full disk is an error from pwrite,
+     * and a stray pointer in the broker cannot write into the database. */
     if (rc == 0)
         rc = mdb_env_open(env, dir, MDB_NOTLS | MDB_NORDAHEAD | (write ? 0 : MDB_RDONLY), 0640);
     if (rc) {
@@ -100,7 +104,8 @@ static int open_env(const char *dir, bool write, size_t map_bytes, MDB_env **ret
     return 0;
 }
 
-/* --- files that were cut off ------------------------------------------------------------------------------------------- */
+/* --- files that were cut off
+ * ------------------------------------------------------------------------------------------- */
 
 /* Whether the file ends before the last page that LMDB has given out. A page that was taken and given back in one
  * transaction is never written, so that this may be as it should. */
@@ -110,8 +115,8 @@ static bool ends_early(MDB_env *env)
     MDB_stat pages;
     struct stat st;
     int fd;
-    return mdb_env_info(env, &info) == 0 && mdb_env_stat(env, &pages) == 0 && mdb_env_get_fd(env, &fd) == 0 && fstat(fd, &st) == 0 &&
-           (uint64_t)st.st_size / pages.ms_psize <= info.me_last_pgno;
+    return mdb_env_info(env, &info) == 0 && mdb_env_stat(env, &pages) == 0 && mdb_env_get_fd(env, &fd) == 0 &&
+           fstat(fd, &st) == 0 && (uint64_t)st.st_size / pages.ms_psize <= info.me_last_pgno;
 }
 
 static volatile unsigned char touched;
@@ -144,13 +149,15 @@ static int touch_all(const char *dir, size_t map)
         rc = mqsync_lmdb_begin_read(env, &txn);
     if (rc)
         return rc;
-    const MDB_dbi all[] = {0 /* LMDB's own of free pages */, d.meta, d.collections, d.records, d.changes, d.graves, d.floors};
+    const MDB_dbi all[] = {
+        0 /* LMDB's own of free pages */, d.meta, d.collections, d.records, d.changes, d.graves, d.floors};
     for (size_t i = 0; i < sizeof all / sizeof *all && rc == 0; i++)
         rc = touch_rows(txn, all[i]);
     return rc;
 }
 
-/* Whether nothing is missing in a file that ends early: tried by a child, since the broker would not survive to tell. */
+/* Whether nothing is missing in a file that ends early: tried by a child, since the broker would not survive to tell.
+ */
 static bool whole(const char *dir, size_t map)
 {
     int status = 0;
@@ -169,8 +176,8 @@ static bool whole(const char *dir, size_t map)
     return ended == child && WIFEXITED(status) && WEXITSTATUS(status) == EXIT_SUCCESS;
 }
 
-enum mqsync_code mqsync_lmdb_open(const char *dir, bool write, size_t map_bytes, MDB_env **ret_env, struct mqsync_dbis *ret_dbis,
-                                  struct mqsync_error *ret_error)
+enum mqsync_code mqsync_lmdb_open(const char *dir, bool write, size_t map_bytes, MDB_env **ret_env,
+                                  struct mqsync_dbis *ret_dbis, struct mqsync_error *ret_error)
 {
     MDB_env *env = NULL;
     size_t map = first_map_bytes(dir, map_bytes);
@@ -181,10 +188,11 @@ enum mqsync_code mqsync_lmdb_open(const char *dir, bool write, size_t map_bytes,
     if (rc == 0 && write && ends_early(env)) {
         mdb_env_close(env);
         if (!whole(dir, map))
-            return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR,
-                               "cannot open %s: the database is damaged (data.mdb has been cut off: a copy that is not complete?); "
-                               "restore a backup with mqsyncctl restore",
-                               dir);
+            return mqsync_fail(
+                ret_error, MQSYNC_SERVER_ERROR,
+                "cannot open %s: the database is damaged (data.mdb has been cut off: a copy that is not complete?); "
+                "restore a backup with mqsyncctl restore",
+                dir);
         rc = open_env(dir, write, map, &env);
     }
     if (rc == EBADF && !write) /* LMDB found an empty file and tried to write its first page */
@@ -256,7 +264,8 @@ enum mqsync_code mqsync_epoch_new(unsigned char epoch[16], struct mqsync_error *
     return MQSYNC_OK;
 }
 
-/* --- a record's rows ------------------------------------------------------------------------------------------------- */
+/* --- a record's rows -------------------------------------------------------------------------------------------------
+ */
 
 static void remove_row(MDB_txn *txn, MDB_dbi dbi, uint32_t cid, uint64_t seq, int *rc)
 {
@@ -363,7 +372,8 @@ static void put_grave(struct run *r, const struct mqsync_entry *e)
 static void put_new_rows(struct run *r, struct mqsync_entry **by_seq, size_t n)
 {
     MDB_cursor *changes;
-    /* seqs of the collection with the highest number go at the very end, where pages can be filled; LMDB says whether it is one */
+    /* seqs of the collection with the highest number go at the very end, where pages can be filled; LMDB says whether
+     * it is one */
     unsigned flags = MDB_APPEND;
     if (r->rc || (r->rc = mdb_cursor_open(r->txn, r->d->changes, &changes)) != 0)
         return;
@@ -381,8 +391,8 @@ static void put_new_rows(struct run *r, struct mqsync_entry **by_seq, size_t n)
     mdb_cursor_close(changes);
 }
 
-int mqsync_lmdb_put_run(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_collection_row *row, struct mqsync_entry *const *entries,
-                        size_t n)
+int mqsync_lmdb_put_run(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_collection_row *row,
+                        struct mqsync_entry *const *entries, size_t n)
 {
     struct run r = {.txn = txn, .d = d, .row = row};
     struct mqsync_entry **by_seq = malloc((n + 1) * sizeof *by_seq);
@@ -401,10 +411,12 @@ int mqsync_lmdb_put_run(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync
     return r.rc;
 }
 
-/* --- forgetting tombstones --------------------------------------------------------------------------------------------- */
+/* --- forgetting tombstones
+ * --------------------------------------------------------------------------------------------- */
 
 /* Versions are never used again: what a forgotten id counted to goes into its bucket's floor. */
-static void raise_floor(MDB_txn *txn, const struct mqsync_dbis *d, uint32_t cid, struct mqsync_slice id, uint64_t version, int *rc)
+static void raise_floor(MDB_txn *txn, const struct mqsync_dbis *d, uint32_t cid, struct mqsync_slice id,
+                        uint64_t version, int *rc)
 {
     uint32_t bucket = htobe32(mqsync_floor_bucket(cid, id));
     MDB_val key = {4, &bucket}, value;
@@ -429,7 +441,8 @@ static void forget_one(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_
     MDB_val key = mqsync_record_key(buffer, row->cid, id), value;
     struct mqsync_record_head head;
     *rc = mdb_get(txn, d->records, &key, &value);
-    if (*rc == 0 && (mqsync_record_decode_head(mqsync_val_slice(&value), &head) != MQSYNC_OK || !head.deleted || head.seq != seq))
+    if (*rc == 0 &&
+        (mqsync_record_decode_head(mqsync_val_slice(&value), &head) != MQSYNC_OK || !head.deleted || head.seq != seq))
         *rc = MDB_CORRUPTED;
     if (*rc == 0)
         raise_floor(txn, d, row->cid, id, head.version, rc);
@@ -442,8 +455,8 @@ static void forget_one(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_
         row->oldest_seq = seq;
 }
 
-unsigned mqsync_lmdb_forget(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_collection_row *row, int64_t cutoff_ms,
-                            unsigned max, int *rc)
+unsigned mqsync_lmdb_forget(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_collection_row *row,
+                            int64_t cutoff_ms, unsigned max, int *rc)
 {
     unsigned n = 0;
     while (*rc == 0 && n < max && row->tombstones > 0) {

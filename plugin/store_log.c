@@ -3,7 +3,8 @@
  * the broker. Three preallocated files take turns, so that nothing is created, renamed or deleted while running.
  *
  * A file: a header, then entries {length, checksum, payload}. The checksum is seeded with epoch, segment and offset, so
- * that what an earlier turn left in the file is never taken for an entry. Reading stops at the first that is not whole. */
+ * that what an earlier turn left in the file is never taken for an entry. Reading stops at the first that is not whole.
+ */
 #define XXH_INLINE_ALL
 #include <errno.h>
 #include <fcntl.h>
@@ -18,9 +19,9 @@
 #define HEADER_BYTES 64
 #define PAGE_BYTES 4096
 #define FIRST_BYTES (64 * 1024)
-#define ENTRY_HEAD 12                   /* u32 length, u64 checksum */
-#define ENTRY_MAX (512u * 1024 * 1024)  /* no payload is longer: data is at most 256 MiB (limits.maxRecordBytes) */
-#define KEEP_BYTES (32 * 1024 * 1024)   /* a file that grew past this is cut when its turn comes again */
+#define ENTRY_HEAD 12                  /* u32 length, u64 checksum */
+#define ENTRY_MAX (512u * 1024 * 1024) /* no payload is longer: data is at most 256 MiB (limits.maxRecordBytes) */
+#define KEEP_BYTES (32 * 1024 * 1024)  /* a file that grew past this is cut when its turn comes again */
 
 struct header {
     char magic[8];
@@ -88,8 +89,8 @@ static enum mqsync_code open_file(struct mqsync_log *log, const char *dir, unsig
     /* blocks for the header and the first entries, so that starting a segment needs no space on a full disk */
     int rc = posix_fallocate(log->fd[i], 0, FIRST_BYTES);
     if (rc != 0 || fsync(log->fd[i]) != 0)
-        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "cannot allocate %u KiB for %s: %s", FIRST_BYTES / 1024, name,
-                           strerror(rc ? rc : errno));
+        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "cannot allocate %u KiB for %s: %s", FIRST_BYTES / 1024,
+                           name, strerror(rc ? rc : errno));
     return MQSYNC_OK;
 }
 
@@ -122,8 +123,8 @@ void mqsync_log_close(struct mqsync_log *log)
     mqsync_buf_free(&log->scratch);
 }
 
-enum mqsync_code mqsync_log_start(struct mqsync_log *log, const unsigned char epoch[16], uint64_t segment, uint64_t previous_end,
-                                  struct mqsync_error *ret_error)
+enum mqsync_code mqsync_log_start(struct mqsync_log *log, const unsigned char epoch[16], uint64_t segment,
+                                  uint64_t previous_end, struct mqsync_error *ret_error)
 {
     struct header h = {.segment = segment, .previous_end = previous_end};
     char page[PAGE_BYTES] = {0};
@@ -145,9 +146,9 @@ enum mqsync_code mqsync_log_start(struct mqsync_log *log, const unsigned char ep
     return MQSYNC_OK;
 }
 
-/* Fills up the last page that the bytes in b reach, unless it has been begun before. A page of which only a part is written
- * would have to be read first when the kernel has dropped it since the file's last turn, and the broker's thread would wait
- * for the disk. */
+/* Fills up the last page that the bytes in b reach, unless it has been begun before. A page of which only a part is
+ * written would have to be read first when the kernel has dropped it since the file's last turn, and the broker's
+ * thread would wait for the disk. */
 static void fill_page(const struct mqsync_log *log, struct mqsync_buf *b)
 {
     uint64_t end = log->end + b->n;
@@ -160,7 +161,8 @@ static void fill_page(const struct mqsync_log *log, struct mqsync_buf *b)
     b->n += zeros ? rest : 0;
 }
 
-enum mqsync_code mqsync_log_append(struct mqsync_log *log, const struct mqsync_log_entry *entry, struct mqsync_error *ret_error)
+enum mqsync_code mqsync_log_append(struct mqsync_log *log, const struct mqsync_log_entry *entry,
+                                   struct mqsync_error *ret_error)
 {
     struct mqsync_buf *b = &log->scratch;
     mqsync_buf_clear(b);
@@ -200,7 +202,8 @@ void mqsync_log_undo(struct mqsync_log *log, uint64_t end)
     log->end = end;
 }
 
-/* --- reading back ----------------------------------------------------------------------------------------------------- */
+/* --- reading back
+ * ----------------------------------------------------------------------------------------------------- */
 
 static bool read_header(int fd, struct header *ret)
 {
@@ -265,8 +268,8 @@ static bool parse_payload(struct mqsync_slice payload, struct mqsync_log_entry *
 }
 
 /* Hands out a segment's whole entries. Returns where they end; 0 when `each` said stop. */
-static uint64_t parse_segment(const char *bytes, size_t n, uint64_t seed, bool (*each)(void *, const struct mqsync_log_entry *),
-                              void *context)
+static uint64_t parse_segment(const char *bytes, size_t n, uint64_t seed,
+                              bool (*each)(void *, const struct mqsync_log_entry *), void *context)
 {
     uint64_t at = HEADER_BYTES;
     while (n >= ENTRY_HEAD && at <= n - ENTRY_HEAD) {
@@ -320,8 +323,9 @@ static bool files_have(const struct files *f, uint64_t segment)
 }
 
 /* One segment. *ret_end: where its entries end. */
-static enum mqsync_code read_segment(const struct files *f, uint64_t segment, bool (*each)(void *, const struct mqsync_log_entry *),
-                                     void *context, uint64_t *ret_end, struct mqsync_error *ret_error)
+static enum mqsync_code read_segment(const struct files *f, uint64_t segment,
+                                     bool (*each)(void *, const struct mqsync_log_entry *), void *context,
+                                     uint64_t *ret_end, struct mqsync_error *ret_error)
 {
     unsigned i = segment % MQSYNC_LOG_FILES;
     size_t n = 0;
@@ -356,7 +360,8 @@ enum mqsync_code mqsync_log_read(const char *dir, const unsigned char epoch[16],
         code = read_segment(&f, segment, each, context, &end, ret_error);
     }
     *ret_last = segment;
-    if (segment == applied) { /* nothing follows: either all is in LMDB, or the files have gone round since its snapshot */
+    if (segment ==
+        applied) { /* nothing follows: either all is in LMDB, or the files have gone round since its snapshot */
         for (unsigned i = 0; i < MQSYNC_LOG_FILES && code == MQSYNC_OK; i++) {
             if (f.valid[i] && f.header[i].segment > applied + 1)
                 code = MQSYNC_CONFLICT;

@@ -13,17 +13,18 @@
 
 #include "store_internal.h"
 
-#define MOVE_AFTER_MS 1000      /* the oldest entry of a table waits this long at most */
+#define MOVE_AFTER_MS 1000 /* the oldest entry of a table waits this long at most */
 #define SMALL_PAGES (64u * 1024 * 1024 / 4096)
 #define BATCH_SMALL ((size_t)16 * 1024 * 1024)
 #define BATCH_LARGE ((size_t)4 * 1024 * 1024)
-#define RETRY_MS 1000           /* after a failure */
-#define FORGET_EVERY_MS 60000   /* looks for old tombstones */
-#define FORGET_AGAIN_MS 100     /* when there were more than a slice */
+#define RETRY_MS 1000         /* after a failure */
+#define FORGET_EVERY_MS 60000 /* looks for old tombstones */
+#define FORGET_AGAIN_MS 100   /* when there were more than a slice */
 #define FORGET_SLICE 256
 #define DAY_MS ((int64_t)24 * 60 * 60 * 1000)
 
-/* --- one move --------------------------------------------------------------------------------------------------------- */
+/* --- one move
+ * --------------------------------------------------------------------------------------------------------- */
 
 /* A collection that this move touches; what the writer's copy is to know afterwards. */
 struct touched {
@@ -41,9 +42,9 @@ struct move {
     struct touched *touched;
     size_t touched_n;
     unsigned created, forgotten;
-    bool power; /* the durability that is asked for */
-    int64_t forget_ms;       /* tombstones that arrived before this are forgotten */
-    int rc; /* sticky */
+    bool power;        /* the durability that is asked for */
+    int64_t forget_ms; /* tombstones that arrived before this are forgotten */
+    int rc;            /* sticky */
 };
 
 static void collect(struct move *m, const struct mqsync_table *table)
@@ -128,8 +129,8 @@ static void move_all(struct move *m, uint64_t segment)
     if (m->collections_n > state.next_cid)
         state.next_cid = (uint32_t)m->collections_n;
     state.power = state.power && m->power;
-    /* nothing to write: an idle broker does not wake its disk. But a segment without entries counts, since the third after it
-     * takes its file */
+    /* nothing to write: an idle broker does not wake its disk. But a segment without entries counts, since the third
+     * after it takes its file */
     if (m->rc == 0 && m->entries_n == 0 && m->created == 0 && m->forgotten == 0 && segment == s->state.applied)
         return;
     if (m->rc == 0)
@@ -142,7 +143,8 @@ static void move_all(struct move *m, uint64_t segment)
         s->state = state;
 }
 
-int mqsync_store_move(struct mqsync_store *s, const struct mqsync_table *table, uint64_t segment, unsigned *ret_forgotten)
+int mqsync_store_move(struct mqsync_store *s, const struct mqsync_table *table, uint64_t segment,
+                      unsigned *ret_forgotten)
 {
     struct move m = {.s = s};
     collect(&m, table);
@@ -169,7 +171,8 @@ int mqsync_store_move(struct mqsync_store *s, const struct mqsync_table *table, 
     return m.rc;
 }
 
-/* --- a thread's own files ---------------------------------------------------------------------------------------------- */
+/* --- a thread's own files
+ * ---------------------------------------------------------------------------------------------- */
 
 static bool is_below(int fds, const char *name, const char *dir)
 {
@@ -213,7 +216,8 @@ void mqsync_thread_own_files(const char *dir)
         closedir(all);
 }
 
-/* --- the mover -------------------------------------------------------------------------------------------------------- */
+/* --- the mover
+ * -------------------------------------------------------------------------------------------------------- */
 
 static void wait_ms(struct mqsync_store *s, pthread_cond_t *cond, int64_t ms)
 {
@@ -247,8 +251,8 @@ static enum mqsync_code freeze(struct mqsync_store *s, struct mqsync_error *ret_
     return MQSYNC_OK;
 }
 
-/* Changes to the same records, and pages, gather in a batch, so a long one is cheaper; but a transaction's list of pages is
- * kept sorted by insertion, and a long one over a large database has very many. */
+/* Changes to the same records, and pages, gather in a batch, so a long one is cheaper; but a transaction's list of
+ * pages is kept sorted by insertion, and a long one over a large database has very many. */
 static size_t suitable_batch(const struct mqsync_store *s)
 {
     MDB_envinfo info;
@@ -267,8 +271,9 @@ static void failed(struct mqsync_store *s, const char *text, int64_t *logged_ms)
         return;
     *logged_ms = now;
     mqsync_store_log(s, MQSYNC_LOG_ERROR, "MQS2005",
-                     "cannot move changes into %s/data.mdb: %s; they are safe in the log, but once %zu MiB wait there, writes are refused", s->dir, text,
-                     s->o.log_limit >> 20);
+                     "cannot move changes into %s/data.mdb: %s; they are safe in the log, but once %zu MiB wait there, "
+                     "writes are refused",
+                     s->dir, text, s->o.log_limit >> 20);
 }
 
 /* `table` (NULL: none) is in LMDB now. */
@@ -281,8 +286,8 @@ static void keep_recent(struct mqsync_store *s, struct mqsync_table *table)
     s->recent = table;
 }
 
-/* Freezes what there is (unless an earlier attempt did) and moves it. The lock is held on entry and exit, not during the
- * move. Returns the number of tombstones forgotten. */
+/* Freezes what there is (unless an earlier attempt did) and moves it. The lock is held on entry and exit, not during
+ * the move. Returns the number of tombstones forgotten. */
 static unsigned move_now(struct mqsync_store *s, int64_t *logged_ms)
 {
     struct mqsync_error error;
@@ -404,7 +409,8 @@ bool mqsync_store_settle(struct mqsync_store *s, unsigned timeout_ms)
     return done;
 }
 
-/* --- the syncer ------------------------------------------------------------------------------------------------------- */
+/* --- the syncer
+ * ------------------------------------------------------------------------------------------------------- */
 
 /* Has the log's open segments written to the disk. The lock is not held. */
 static bool sync_log(struct mqsync_store *s, uint64_t from, uint64_t to)
@@ -442,9 +448,10 @@ void *mqsync_store_syncer(void *store)
             continue;
         }
         if (!failed_before)
-            mqsync_store_log(s, MQSYNC_LOG_ERROR, "MQS2007",
-                             "the disk under %s does not take the log: %s; a power cut now loses more than the sync interval", s->dir,
-                             strerror(why));
+            mqsync_store_log(
+                s, MQSYNC_LOG_ERROR, "MQS2007",
+                "the disk under %s does not take the log: %s; a power cut now loses more than the sync interval",
+                s->dir, strerror(why));
         failed_before = true;
         s->dirty_since_ms = dirty_since;
         s->flush = true; /* LMDB writes the changes elsewhere: better odds than the pages the kernel has given up */

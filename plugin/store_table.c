@@ -7,8 +7,8 @@
 
 #include "store_internal.h"
 
-/* A table that has more than a few entries is looked up all over, and in small pages each look costs a walk through the page
- * table besides: then its memory comes in huge ones, where the system has them. */
+/* A table that has more than a few entries is looked up all over, and in small pages each look costs a walk through the
+ * page table besides: then its memory comes in huge ones, where the system has them. */
 #define HUGE_BYTES ((size_t)2 * 1024 * 1024)
 #define FIRST_SLOTS 1024
 #define SMALL_SLOTS 4096 /* more than these get a huge page */
@@ -21,7 +21,8 @@ struct mqsync_chunk {
     size_t n, cap; /* bytes, with this head */
 };
 
-/* --- memory ------------------------------------------------------------------------------------------------------------ */
+/* --- memory
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* Zeroed. Sizes from HUGE_BYTES on are rounded up to a multiple of it. */
 static void *memory_alloc(size_t *n)
@@ -132,7 +133,8 @@ void mqsync_table_reset(struct mqsync_table *t)
     t->next = NULL;
 }
 
-/* --- slots ------------------------------------------------------------------------------------------------------------- */
+/* --- slots
+ * ------------------------------------------------------------------------------------------------------------- */
 
 uint64_t mqsync_table_hash(uint32_t cid, struct mqsync_slice id)
 {
@@ -162,14 +164,16 @@ void mqsync_table_expect(const struct mqsync_table *t, uint64_t hash)
     __builtin_prefetch(&t->slots[hash & (t->slots_n - 1)]);
 }
 
-/* As a rule a value lies behind its entry: all of it at once is not slower than the entry alone, and not line after line. */
+/* As a rule a value lies behind its entry: all of it at once is not slower than the entry alone, and not line after
+ * line. */
 static void fetch(const struct mqsync_entry *e)
 {
     for (size_t i = 0; i < FETCHED_BYTES; i += 64)
         __builtin_prefetch((const char *)e + i);
 }
 
-struct mqsync_entry *mqsync_table_find(const struct mqsync_table *t, uint32_t cid, struct mqsync_slice id, uint64_t hash)
+struct mqsync_entry *mqsync_table_find(const struct mqsync_table *t, uint32_t cid, struct mqsync_slice id,
+                                       uint64_t hash)
 {
     const struct mqsync_slot *first = &t->slots[hash & (t->slots_n - 1)];
     if (first->entry && first->hash == hash)
@@ -177,8 +181,8 @@ struct mqsync_entry *mqsync_table_find(const struct mqsync_table *t, uint32_t ci
     return slot_of(t, cid, id, hash)->entry;
 }
 
-/* A table grows when it is half full: by doubling, but from few slots to a whole huge page of them. Moving 100,000 slots takes
- * about a millisecond. */
+/* A table grows when it is half full: by doubling, but from few slots to a whole huge page of them. Moving 100,000
+ * slots takes about a millisecond. */
 static bool grow(struct mqsync_table *t)
 {
     size_t slots_n = t->slots_n == SMALL_SLOTS ? HUGE_BYTES / sizeof(struct mqsync_slot) : t->slots_n * 2;

@@ -28,7 +28,8 @@ struct mqsync_view {
     char epoch[33];
 };
 
-/* --- opening and closing ------------------------------------------------------------------------------------------------ */
+/* --- opening and closing
+ * ------------------------------------------------------------------------------------------------ */
 
 static struct mqsync_view *view_alloc(struct mqsync_error *ret_error)
 {
@@ -126,7 +127,8 @@ enum mqsync_code mqsync_reader_view(struct mqsync_reader *r, struct mqsync_view 
         v->dbis = &r->dbis;
         v->own_txn = true;
         v->own_table = mqsync_table_alloc();
-        code = v->own_table ? fill_reader_view(r, v, ret_error) : mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
+        code = v->own_table ? fill_reader_view(r, v, ret_error)
+                            : mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
         /* a segment that is missing for good (power cut) is no reason to wait for ever: what is whole counts */
         if (code == MQSYNC_OK || (code == MQSYNC_CONFLICT && try == READER_TRIES - 1)) {
             v->tables[v->tables_n++] = v->own_table;
@@ -159,7 +161,8 @@ static enum mqsync_code settled_view(struct mqsync_store *s, struct mqsync_view 
     return MQSYNC_OK;
 }
 
-enum mqsync_code mqsync_view_settled(struct mqsync_store *s, unsigned timeout_ms, struct mqsync_view **ret, struct mqsync_error *ret_error)
+enum mqsync_code mqsync_view_settled(struct mqsync_store *s, unsigned timeout_ms, struct mqsync_view **ret,
+                                     struct mqsync_error *ret_error)
 {
     struct mqsync_reader as_others = {s->dir, s->env, s->dbis};
     bool settled = mqsync_store_settle(s, timeout_ms);
@@ -197,7 +200,8 @@ void mqsync_view_close(struct mqsync_view *v)
     free(v);
 }
 
-void mqsync_view_over(const struct mqsync_view *v, const struct mqsync_table **ret_table, const struct mqsync_collections **ret_collections)
+void mqsync_view_over(const struct mqsync_view *v, const struct mqsync_table **ret_table,
+                      const struct mqsync_collections **ret_collections)
 {
     *ret_table = v->own_table;
     *ret_collections = &v->own_collections;
@@ -213,9 +217,11 @@ const char *mqsync_view_epoch(const struct mqsync_view *v)
     return v->epoch;
 }
 
-/* --- looking things up ------------------------------------------------------------------------------------------------- */
+/* --- looking things up
+ * ------------------------------------------------------------------------------------------------- */
 
-static bool find_collection(struct mqsync_view *v, struct mqsync_slice name, uint32_t *ret_cid, struct mqsync_collection_stat *ret)
+static bool find_collection(struct mqsync_view *v, struct mqsync_slice name, uint32_t *ret_cid,
+                            struct mqsync_collection_stat *ret)
 {
     if (v->collections) {
         const struct mqsync_collection *c = mqsync_collections_find(v->collections, name);
@@ -243,11 +249,13 @@ bool mqsync_view_collection(struct mqsync_view *v, struct mqsync_slice name, str
 
 static int by_name(const void *a, const void *b)
 {
-    const struct mqsync_collection *x = *(struct mqsync_collection *const *)a, *y = *(struct mqsync_collection *const *)b;
+    const struct mqsync_collection *x = *(struct mqsync_collection *const *)a,
+                                   *y = *(struct mqsync_collection *const *)b;
     return strcmp(x->name, y->name);
 }
 
-static void each_in_memory(const struct mqsync_collections *all, bool (*each)(void *, const struct mqsync_collection_stat *), void *context)
+static void each_in_memory(const struct mqsync_collections *all,
+                           bool (*each)(void *, const struct mqsync_collection_stat *), void *context)
 {
     struct mqsync_collection **sorted = malloc((all->n + 1) * sizeof *sorted);
     size_t n = 0;
@@ -267,7 +275,8 @@ static void each_in_memory(const struct mqsync_collections *all, bool (*each)(vo
     free(sorted);
 }
 
-void mqsync_view_collections(struct mqsync_view *v, bool (*each)(void *context, const struct mqsync_collection_stat *stat), void *context)
+void mqsync_view_collections(struct mqsync_view *v,
+                             bool (*each)(void *context, const struct mqsync_collection_stat *stat), void *context)
 {
     if (v->collections) {
         each_in_memory(v->collections, each, context);
@@ -277,7 +286,8 @@ void mqsync_view_collections(struct mqsync_view *v, bool (*each)(void *context, 
     MDB_val key, value;
     if (mdb_cursor_open(v->txn, v->dbis->collections, &cursor) != 0)
         return;
-    for (int rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST); rc == 0; rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
+    for (int rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST); rc == 0;
+         rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
         uint32_t cid;
         struct mqsync_collection_stat stat;
         if (!find_collection(v, mqsync_val_slice(&key), &cid, &stat) || !each(context, &stat))
@@ -298,19 +308,20 @@ static const struct mqsync_entry *find_overlaid(const struct mqsync_view *v, uin
 }
 
 /* LMDB's record, whatever lies over it. */
-static enum mqsync_code get_below(struct mqsync_view *v, uint32_t cid, struct mqsync_slice id, struct mqsync_record *ret,
-                                  struct mqsync_error *ret_error)
+static enum mqsync_code get_below(struct mqsync_view *v, uint32_t cid, struct mqsync_slice id,
+                                  struct mqsync_record *ret, struct mqsync_error *ret_error)
 {
     unsigned char buffer[MQSYNC_KEY_MAX];
     MDB_val key = mqsync_record_key(buffer, cid, id), value;
     int rc = mdb_get(v->txn, v->dbis->records, &key, &value);
     if (rc == MDB_NOTFOUND)
         return MQSYNC_RECORD_NOT_FOUND;
-    return rc ? mqsync_lmdb_fail(ret_error, rc, "cannot read", "the database") : mqsync_record_decode(mqsync_val_slice(&value), ret, ret_error);
+    return rc ? mqsync_lmdb_fail(ret_error, rc, "cannot read", "the database")
+              : mqsync_record_decode(mqsync_val_slice(&value), ret, ret_error);
 }
 
-enum mqsync_code mqsync_view_get(struct mqsync_view *v, struct mqsync_slice collection, struct mqsync_slice id, struct mqsync_record *ret,
-                                 struct mqsync_error *ret_error)
+enum mqsync_code mqsync_view_get(struct mqsync_view *v, struct mqsync_slice collection, struct mqsync_slice id,
+                                 struct mqsync_record *ret, struct mqsync_error *ret_error)
 {
     uint32_t cid;
     struct mqsync_collection_stat stat;
@@ -320,7 +331,8 @@ enum mqsync_code mqsync_view_get(struct mqsync_view *v, struct mqsync_slice coll
     return e ? mqsync_record_decode(mqsync_entry_value(e), ret, ret_error) : get_below(v, cid, id, ret, ret_error);
 }
 
-/* --- walks -------------------------------------------------------------------------------------------------------------- */
+/* --- walks
+ * -------------------------------------------------------------------------------------------------------------- */
 
 struct mqsync_walk {
     struct mqsync_view *view;
@@ -328,8 +340,8 @@ struct mqsync_walk {
     bool by_seq;
     bool below_done; /* LMDB has no more */
     MDB_cursor *cursor;
-    MDB_val key, value;     /* LMDB's next */
-    uint64_t next_seq;      /* by seq: what has been handed out is below this */
+    MDB_val key, value;         /* LMDB's next */
+    uint64_t next_seq;          /* by seq: what has been handed out is below this */
     struct mqsync_entry **over; /* the tables' entries of this walk, in its order */
     size_t over_n, over_at;
 };
@@ -376,8 +388,9 @@ static int settle_below(struct mqsync_walk *w, MDB_cursor_op op)
         }
         if (rc)
             return rc;
-        struct mqsync_slice id = w->by_seq ? mqsync_val_slice(&w->value)
-                                           : (struct mqsync_slice){(const char *)w->key.mv_data + 4, w->key.mv_size - 4};
+        struct mqsync_slice id = w->by_seq
+                                     ? mqsync_val_slice(&w->value)
+                                     : (struct mqsync_slice){(const char *)w->key.mv_data + 4, w->key.mv_size - 4};
         if (!find_overlaid(w->view, w->cid, id))
             return 0;
     }
@@ -392,7 +405,8 @@ static enum mqsync_code walk_open(struct mqsync_view *v, struct mqsync_slice col
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
     w->view = v;
     w->by_seq = by_seq;
-    w->below_done = !find_collection(v, collection, &w->cid, &stat) || from.n > MQSYNC_MAX_RECORD_ID || since == UINT64_MAX;
+    w->below_done =
+        !find_collection(v, collection, &w->cid, &stat) || from.n > MQSYNC_MAX_RECORD_ID || since == UINT64_MAX;
     w->next_seq = since + 1;
     int rc = 0;
     if (!w->below_done && !collect_over(w, since, from))
@@ -412,8 +426,8 @@ static enum mqsync_code walk_open(struct mqsync_view *v, struct mqsync_slice col
     return MQSYNC_OK;
 }
 
-enum mqsync_code mqsync_walk_changes(struct mqsync_view *v, struct mqsync_slice collection, uint64_t since, struct mqsync_walk **ret,
-                                     struct mqsync_error *ret_error)
+enum mqsync_code mqsync_walk_changes(struct mqsync_view *v, struct mqsync_slice collection, uint64_t since,
+                                     struct mqsync_walk **ret, struct mqsync_error *ret_error)
 {
     return walk_open(v, collection, true, since, (struct mqsync_slice){"", 0}, ret, ret_error);
 }
@@ -438,7 +452,8 @@ static bool over_is_next(const struct mqsync_walk *w)
     return order ? order < 0 : e->id_n < below_n;
 }
 
-enum mqsync_code mqsync_walk_next(struct mqsync_walk *w, struct mqsync_slice *ret_id, struct mqsync_record *ret, struct mqsync_error *ret_error)
+enum mqsync_code mqsync_walk_next(struct mqsync_walk *w, struct mqsync_slice *ret_id, struct mqsync_record *ret,
+                                  struct mqsync_error *ret_error)
 {
     enum mqsync_code code;
     if (over_is_next(w)) {
@@ -452,7 +467,8 @@ enum mqsync_code mqsync_walk_next(struct mqsync_walk *w, struct mqsync_slice *re
             *ret_id = mqsync_val_slice(&w->value);
             code = get_below(w->view, w->cid, *ret_id, ret, ret_error);
             if (code == MQSYNC_RECORD_NOT_FOUND)
-                code = mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "the database is damaged: a change without its record; run mqsyncctl check");
+                code = mqsync_fail(ret_error, MQSYNC_SERVER_ERROR,
+                                   "the database is damaged: a change without its record; run mqsyncctl check");
         } else {
             *ret_id = (struct mqsync_slice){(const char *)w->key.mv_data + 4, w->key.mv_size - 4};
             code = mqsync_record_decode(mqsync_val_slice(&w->value), ret, ret_error);
@@ -475,8 +491,8 @@ uint64_t mqsync_walk_count(struct mqsync_walk *w, uint64_t max)
     if (!w->by_seq || w->below_done || n >= max || mdb_cursor_open(w->view->txn, w->view->dbis->changes, &cursor) != 0)
         return n < max ? n : max;
     MDB_val key = mqsync_seq_key(buffer, w->cid, w->next_seq), value;
-    for (int rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE); rc == 0 && n < max && mqsync_key_cid(&key) == w->cid;
-         rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT))
+    for (int rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+         rc == 0 && n < max && mqsync_key_cid(&key) == w->cid; rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT))
         n += !find_overlaid(w->view, w->cid, mqsync_val_slice(&value));
     mdb_cursor_close(cursor);
     return n;

@@ -50,7 +50,7 @@ struct stream {
     struct mqsync_address to;
     struct mqsync_snapshot_query query;
     char *owner, *user; /* what the query's lead into; NULL: everything may be seen */
-    bool subscribed; /* the first message is `subscribed` */
+    bool subscribed;    /* the first message is `subscribed` */
     /* the preparing thread's, until closed */
     bool open;
     struct mqsync_snapshot snapshot;
@@ -66,8 +66,8 @@ struct stream {
     int64_t behind_looked_us, behind_since_us;
 };
 
-/* Who was given the full state up to a seq that is older than the oldest deletion known, by a limit: going on from there
- * must not begin again. A slot that another takes over costs its owner just that. */
+/* Who was given the full state up to a seq that is older than the oldest deletion known, by a limit: going on from
+ * there must not begin again. A slot that another takes over costs its owner just that. */
 enum { CUT_SLOTS = 256 };
 struct cut {
     uint64_t who, seq;
@@ -206,7 +206,8 @@ static enum mqsync_code make_subscribed(struct stream *st, struct item **ret, st
 }
 
 /* The stream's next message, of an open snapshot; *ret NULL when there is none left. */
-static enum mqsync_code next_item(struct stream *st, uint64_t walk_max, struct item **ret, struct mqsync_error *ret_error)
+static enum mqsync_code next_item(struct stream *st, uint64_t walk_max, struct item **ret,
+                                  struct mqsync_error *ret_error)
 {
     enum mqsync_code code;
 
@@ -239,8 +240,8 @@ static struct item *error_item(const struct stream *st, const struct mqsync_erro
     return item;
 }
 
-/* Prepares one more message. Returns it, or NULL at the end, when the stream's snapshot is closed; or when there is more to
- * be counted before the first one: *ret_again. */
+/* Prepares one more message. Returns it, or NULL at the end, when the stream's snapshot is closed; or when there is
+ * more to be counted before the first one: *ret_again. */
 static struct item *prepare(struct mqsync_streams *s, struct stream *st, bool *ret_again)
 {
     struct mqsync_error error = {0};
@@ -461,8 +462,9 @@ static enum mqsync_code make_later(struct mqsync_streams *s, struct stream *st, 
 {
     if (!start_thread(s))
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "the broker's host gives out no more threads");
-    /* QoS 0, whatever the command's: then what is on its way is in the client's socket, where it shows (peer.h), and not with
-     * PUBACKs that no plugin sees. TCP loses none, and an answer that its connection does not outlive is asked for again. */
+    /* QoS 0, whatever the command's: then what is on its way is in the client's socket, where it shows (peer.h), and
+     * not with PUBACKs that no plugin sees. TCP loses none, and an answer that its connection does not outlive is asked
+     * for again. */
     st->to.qos = 0;
     st->socket = mqsync_peer_socket(client);
     pthread_mutex_lock(&s->lock);
@@ -576,8 +578,8 @@ static void break_off(struct mqsync_streams *s, struct stream *st)
 
     mqsync_fail(&error, MQSYNC_RATE_LIMIT_EXCEEDED,
                 "the answer was broken off: the client has not read for a minute; ask again with since");
-    mqsync_log(MQSYNC_LOG_WARNING, "MQS1017", "client '%s' does not read its answer about %s: broken off", st->to.client_id,
-               st->query.collection);
+    mqsync_log(MQSYNC_LOG_WARNING, "MQS1017", "client '%s' does not read its answer about %s: broken off",
+               st->to.client_id, st->query.collection);
     drop_items(st);
     struct item *item = error_item(st, &error);
     if (item)

@@ -21,7 +21,7 @@ struct export
     struct mqsync_buf lines;
     struct mqsync_progress progress;
     uint64_t records, tombstones, damaged;
-    bool uneven; /* a collection holds more or fewer records than it counts */
+    bool uneven;           /* a collection holds more or fewer records than it counts */
     enum mqsync_code code; /* sticky */
     struct mqsync_error error;
 };
@@ -99,8 +99,8 @@ static bool count_collection(void *context, const struct mqsync_collection_stat 
     return true;
 }
 
-/* A regular file gets its name when it is complete. What else stands there (a device, a pipe, a link such as /dev/stdout)
- * is written to, and never replaced. */
+/* A regular file gets its name when it is complete. What else stands there (a device, a pipe, a link such as
+ * /dev/stdout) is written to, and never replaced. */
 static int open_output(struct export *x)
 {
     const char *name = x->ctl->output;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Power cuts, simulated on the database's files: powercut [--mixtures N] [--writes N] [--power] [--seed N]
  *
- * A writer runs with every write and sync of its files recorded (the functions below stand before libc's). Then, for random
- * moments of the recording, the files are built as a power cut at that moment could leave them: each 4 KiB page as of the
- * last sync, or as any write since has made it, at random. Each such mixture must open, be whole, hold a prefix of the
- * writes that misses nothing acknowledged before the last sync began, and have a new epoch when anything acknowledged is
- * gone. Exit status 0: all did. */
+ * A writer runs with every write and sync of its files recorded (the functions below stand before libc's). Then, for
+ * random moments of the recording, the files are built as a power cut at that moment could leave them: each 4 KiB page
+ * as of the last sync, or as any write since has made it, at random. Each such mixture must open, be whole, hold a
+ * prefix of the writes that misses nothing acknowledged before the last sync began, and have a new epoch when anything
+ * acknowledged is gone. Exit status 0: all did. */
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -36,7 +36,8 @@ static void die(const char *fmt, ...)
     exit(1);
 }
 
-/* --- the recording ------------------------------------------------------------------------------------------------------ */
+/* --- the recording
+ * ------------------------------------------------------------------------------------------------------ */
 
 enum file { DATA, LOG0, LOG1, LOG2, FILES };
 static const char *const file_names[FILES] = {"data.mdb", "log.0", "log.1", "log.2"};
@@ -48,7 +49,7 @@ struct op {
     enum file file;
     uint64_t offset; /* TRUNCATE: the new size; ACK: the seq */
     uint32_t n;
-    bool durable; /* through a descriptor opened with O_DSYNC */
+    bool durable;  /* through a descriptor opened with O_DSYNC */
     uint32_t pair; /* SYNC_END: the index of its SYNC_BEGIN */
     char *bytes;
 };
@@ -79,7 +80,8 @@ static enum file file_of(int fd, bool *ret_durable)
     return FILES;
 }
 
-static size_t record(enum op_kind kind, enum file file, uint64_t offset, const void *bytes, size_t n, bool durable, size_t pair)
+static size_t record(enum op_kind kind, enum file file, uint64_t offset, const void *bytes, size_t n, bool durable,
+                     size_t pair)
 {
     pthread_mutex_lock(&ops_lock);
     if (ops_n == ops_cap) {
@@ -185,7 +187,8 @@ EXPORTED int ftruncate(int fd, off_t size)
     return REAL(ftruncate)(fd, size);
 }
 
-/* --- the writer ------------------------------------------------------------------------------------------------------------ */
+/* --- the writer
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static struct mqsync_error error;
 
@@ -222,20 +225,30 @@ static void write_one(struct mqsync_store *s, struct mqsync_collection *c, unsig
     r = (struct mqsync_record){.version = version, .seq = write, .updated_ms = now, .deleted = deletes(write)};
     r.data = r.deleted ? (struct mqsync_slice){0} : mqsync_slice_str(data);
     r.history_n = 1;
-    r.history[0] = (struct mqsync_change){.fingerprint = 1, .sent_ms = INT64_MIN, .arrived_ms = now, .effective_ms = now,
-                                          .version = version, .seq = write, .op = r.deleted ? MQSYNC_DELETE : MQSYNC_UPDATE};
+    r.history[0] = (struct mqsync_change){.fingerprint = 1,
+                                          .sent_ms = INT64_MIN,
+                                          .arrived_ms = now,
+                                          .effective_ms = now,
+                                          .version = version,
+                                          .seq = write,
+                                          .op = r.deleted ? MQSYNC_DELETE : MQSYNC_UPDATE};
     if (mqsync_store_put(s, c, mqsync_slice_str(id), &r, &error) != MQSYNC_OK)
         die("the writer failed: %s", error.text);
 }
 
 static void run_writer(unsigned writes, bool power, char epoch[33])
 {
-    struct mqsync_store_options o = {.dir = source, .durability = power ? MQSYNC_DURABILITY_POWER : MQSYNC_DURABILITY_PROCESS,
-                                     .sync_interval_ms = 3, .tombstone_days = 30, .boot_id = "before", .batch_bytes = 30000};
+    struct mqsync_store_options o = {.dir = source,
+                                     .durability = power ? MQSYNC_DURABILITY_POWER : MQSYNC_DURABILITY_PROCESS,
+                                     .sync_interval_ms = 3,
+                                     .tombstone_days = 30,
+                                     .boot_id = "before",
+                                     .batch_bytes = 30000};
     struct mqsync_store *s;
     struct mqsync_collection *c;
     recording = true;
-    if (mqsync_store_open(&o, &s, &error) != MQSYNC_OK || mqsync_store_ensure(s, mqsync_slice_str("c"), 10, &c, &error) != MQSYNC_OK)
+    if (mqsync_store_open(&o, &s, &error) != MQSYNC_OK ||
+        mqsync_store_ensure(s, mqsync_slice_str("c"), 10, &c, &error) != MQSYNC_OK)
         die("the writer cannot start: %s", error.text);
     snprintf(epoch, 33, "%s", mqsync_store_epoch(s));
     for (unsigned i = 1; i <= writes; i++) {
@@ -248,7 +261,8 @@ static void run_writer(unsigned writes, bool power, char epoch[33])
     mqsync_store_close(s);
 }
 
-/* --- the mixtures ------------------------------------------------------------------------------------------------------------ */
+/* --- the mixtures
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* A page since its last sync: what it was then, and every state since, oldest first. */
 struct page {
@@ -431,8 +445,11 @@ static uint64_t try_mixture(const struct expected *e, size_t cut)
     mkdir(dir, 0750);
     for (enum file f = DATA; f < FILES; f++)
         build_file(dir, f);
-    struct mqsync_store_options o = {.dir = dir, .durability = e->power ? MQSYNC_DURABILITY_POWER : MQSYNC_DURABILITY_PROCESS,
-                                     .sync_interval_ms = 100, .tombstone_days = 30, .boot_id = "after"};
+    struct mqsync_store_options o = {.dir = dir,
+                                     .durability = e->power ? MQSYNC_DURABILITY_POWER : MQSYNC_DURABILITY_PROCESS,
+                                     .sync_interval_ms = 100,
+                                     .tombstone_days = 30,
+                                     .boot_id = "after"};
     if (mqsync_store_open(&o, &s, &error) != MQSYNC_OK)
         die("cut at %zu: does not open: %s", cut, error.text);
     struct mqsync_collection *c = mqsync_store_find(s, MQSYNC_SLICE("c"));
@@ -444,11 +461,11 @@ static uint64_t try_mixture(const struct expected *e, size_t cut)
     }
     bool same_epoch = strcmp(mqsync_store_epoch(s), e->epoch) == 0;
     if (kept < e->synced)
-        die("cut at %zu: %llu writes kept, but %llu were acknowledged before the last sync", cut, (unsigned long long)kept,
-            (unsigned long long)e->synced);
+        die("cut at %zu: %llu writes kept, but %llu were acknowledged before the last sync", cut,
+            (unsigned long long)kept, (unsigned long long)e->synced);
     if (kept < e->acked && (same_epoch || e->power))
-        die("cut at %zu: %llu of %llu acknowledged writes kept, epoch %s", cut, (unsigned long long)kept, (unsigned long long)e->acked,
-            same_epoch ? "the same" : "new");
+        die("cut at %zu: %llu of %llu acknowledged writes kept, epoch %s", cut, (unsigned long long)kept,
+            (unsigned long long)e->acked, same_epoch ? "the same" : "new");
     mqsync_store_close(s);
     if (mqsync_store_check(dir, complain, NULL, &wrong, &error) != MQSYNC_OK || wrong)
         die("cut at %zu: not whole: %s", cut, error.text);
@@ -469,7 +486,8 @@ static void run_mixtures(unsigned mixtures, size_t first, struct expected *e)
         else if (op->kind == ACK)
             e->acked = ack_in[log] = op->offset;
         else if (op->kind == SYNC_BEGIN)
-            ack_before_sync[op->file] = ack_in[op->file]; /* what is in the file by now; the segments before it are synced before it */
+            ack_before_sync[op->file] =
+                ack_in[op->file]; /* what is in the file by now; the segments before it are synced before it */
         else if (op->kind == SYNC_END && op->file != DATA && ack_before_sync[op->file] > e->synced)
             e->synced = ack_before_sync[op->file];
         if (e->power)
@@ -483,7 +501,8 @@ static void run_mixtures(unsigned mixtures, size_t first, struct expected *e)
         some_lost += gone > 0;
         done++;
     }
-    printf("powercut: %u mixtures of %zu recorded operations opened whole; %u lost acknowledged writes (all with a new epoch), "
+    printf("powercut: %u mixtures of %zu recorded operations opened whole; %u lost acknowledged writes (all with a new "
+           "epoch), "
            "%llu at most, %.1f on average\n",
            done, ops_n, some_lost, (unsigned long long)most, done ? (double)lost / done : 0);
     if (done == 0)

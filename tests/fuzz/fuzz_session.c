@@ -128,7 +128,8 @@ static size_t collection_of(struct mqsync_slice name)
 
 static unsigned record_of(struct mqsync_slice id)
 {
-    return id.n == 2 && id.p[0] == 'r' && id.p[1] >= '0' && id.p[1] < '0' + RECORDS ? (unsigned)(id.p[1] - '0') : RECORDS;
+    return id.n == 2 && id.p[0] == 'r' && id.p[1] >= '0' && id.p[1] < '0' + RECORDS ? (unsigned)(id.p[1] - '0')
+                                                                                    : RECORDS;
 }
 
 static void write_id(char id[3], unsigned record)
@@ -246,7 +247,8 @@ static void answer_pages(struct command *c, struct mqsync_slice name)
         }
         write_id(id, from->changes[seq].record);
         write_data(&data, r);
-        mqsync_page_add(&page, (struct mqsync_slice){id, 2}, mqsync_buf_slice(&data), r->version, (int64_t)seq, r->deleted);
+        mqsync_page_add(&page, (struct mqsync_slice){id, 2}, mqsync_buf_slice(&data), r->version, (int64_t)seq,
+                        r->deleted);
         reached = seq;
         left--;
     }
@@ -276,7 +278,8 @@ static void answer_question(struct command *c)
 static bool carry_out_write(struct command *c, bool announced)
 {
     unsigned record = record_of(c->m.record_id);
-    struct row *r = c->collection < COLLECTIONS && record < RECORDS ? &w.truth.collections[c->collection].rows[record] : NULL;
+    struct row *r =
+        c->collection < COLLECTIONS && record < RECORDS ? &w.truth.collections[c->collection].rows[record] : NULL;
     enum mqsync_op op = c->m.type == MQSYNC_TYPE_DELETE   ? MQSYNC_DELETE
                         : c->m.type == MQSYNC_TYPE_INSERT ? MQSYNC_INSERT
                                                           : MQSYNC_UPDATE;
@@ -413,8 +416,9 @@ static void read_short_form(struct command *kept, const struct mqsync_upstream_c
 
     CHECK(mqsync_record_id_valid(c->record_id) && c->op <= MQSYNC_DELETE);
     mqsync_buf_add_slice(&kept->scratch, c->record_id);
-    kept->m = (struct mqsync_message){
-        .type = types[c->op], .collection = mqsync_slice_str(kept->name), .record_id = mqsync_buf_slice(&kept->scratch)};
+    kept->m = (struct mqsync_message){.type = types[c->op],
+                                      .collection = mqsync_slice_str(kept->name),
+                                      .record_id = mqsync_buf_slice(&kept->scratch)};
 }
 
 enum mqsync_code mqsync_upstream_command(struct mqsync_upstream *u, const struct mqsync_upstream_command *c,
@@ -437,8 +441,8 @@ enum mqsync_code mqsync_upstream_command(struct mqsync_upstream *u, const struct
     if (c->record_id.n)
         read_short_form(kept, c);
     else
-        CHECK(mqsync_message_decode(mqsync_buf_slice(&kept->text), mqsync_slice_str(kept->name), &kept->scratch, &kept->m,
-                                    &e) == MQSYNC_OK);
+        CHECK(mqsync_message_decode(mqsync_buf_slice(&kept->text), mqsync_slice_str(kept->name), &kept->scratch,
+                                    &kept->m, &e) == MQSYNC_OK);
     *w.commands_end = kept;
     w.commands_end = &kept->next;
     *ret_mid = kept->mid;
@@ -546,7 +550,8 @@ enum mqsync_code mqsync_walk_next(struct mqsync_walk *walk, struct mqsync_slice 
         write_id(walk->id, record);
         write_data(&walk->data, r);
         *ret_id = (struct mqsync_slice){walk->id, 2};
-        *ret = (struct mqsync_record){.version = r->version, .seq = r->seq, .updated_ms = (int64_t)r->seq, .deleted = r->deleted};
+        *ret = (struct mqsync_record){
+            .version = r->version, .seq = r->seq, .updated_ms = (int64_t)r->seq, .deleted = r->deleted};
         if (!r->deleted)
             ret->data = mqsync_buf_slice(&walk->data);
         for (uint64_t seq = 1; seq <= r->seq; seq++) {
@@ -554,11 +559,10 @@ enum mqsync_code mqsync_walk_next(struct mqsync_walk *walk, struct mqsync_slice 
                 continue; /* the plugin does not remember all of them */
             if (ret->history_n == MQSYNC_HISTORY_MAX)
                 memmove(&ret->history[0], &ret->history[1], sizeof(ret->history[0]) * --ret->history_n);
-            ret->history[ret->history_n++] =
-                (struct mqsync_change){.version = c->changes[seq].version,
-                                       .seq = seq,
-                                       .arrived_ms = (int64_t)seq * 3000,
-                                       .created = c->changes[seq].version == 1};
+            ret->history[ret->history_n++] = (struct mqsync_change){.version = c->changes[seq].version,
+                                                                    .seq = seq,
+                                                                    .arrived_ms = (int64_t)seq * 3000,
+                                                                    .created = c->changes[seq].version == 1};
         }
         return MQSYNC_OK;
     }
@@ -680,7 +684,8 @@ static bool is(struct mqsync_slice text, const char *what)
 
 /* Whether the client has made all of a record's versions between the two itself, and so was not told of them. Of what
  * was before a deletion it need not have known. */
-static bool own_between(const struct mqsync_socket *s, size_t collection, unsigned record, uint64_t after, uint64_t before)
+static bool own_between(const struct mqsync_socket *s, size_t collection, unsigned record, uint64_t after,
+                        uint64_t before)
 {
     const struct collection *c = &w.truth.collections[collection];
     bool own = true;
@@ -702,7 +707,8 @@ static void take_event(struct mqsync_socket *s, struct replica *r, size_t collec
     CHECK(r->following && record < RECORDS);
     if (!r->full && !r->unknown) {
         CHECK(seq > r->seq);
-        CHECK(version > r->rows[record].version && own_between(s, collection, record, r->rows[record].version, version));
+        CHECK(version > r->rows[record].version &&
+              own_between(s, collection, record, r->rows[record].version, version));
     }
     if (!r->full)
         r->seq = seq;
@@ -765,8 +771,8 @@ static void take_message(struct mqsync_socket *s, struct mqsync_slice m)
         r->paging = false;
         r->unknown |= r->full && !is(text_member(member(m, "metadata"), "epoch"), w.truth.epoch);
         r->seq = number_member(member(m, "metadata"), "seq");
-    } else if (is(type, "unsubscribed") ||
-               (is(type, "error") && is(text_member(m, "code"), "UNAUTHORIZED") && !member(member(m, "metadata"), "recordId").n)) {
+    } else if (is(type, "unsubscribed") || (is(type, "error") && is(text_member(m, "code"), "UNAUTHORIZED") &&
+                                            !member(member(m, "metadata"), "recordId").n)) {
         r->following = r->path = false;
     }
     CHECK(member(m, "data").n == 0 || is(type, "insert") || is(type, "update") || is(type, "sync"));
@@ -849,8 +855,9 @@ static void say_subscribe(struct mqsync_socket *s, size_t collection, unsigned h
         return;
     }
     r->unknown = true;
-    say_formatted(s, "{\"type\":\"subscribe\",\"collection\":\"%s\",\"metadata\":{\"since\":%u,\"sync\":%s,\"updates\":\"%s\"}}",
-                  name, byte(), how & 8 ? "false" : "true", r->full ? "full" : "delta");
+    say_formatted(
+        s, "{\"type\":\"subscribe\",\"collection\":\"%s\",\"metadata\":{\"since\":%u,\"sync\":%s,\"updates\":\"%s\"}}",
+        name, byte(), how & 8 ? "false" : "true", r->full ? "full" : "delta");
 }
 
 static void say_write(struct mqsync_socket *s, size_t collection, unsigned how)
@@ -892,8 +899,8 @@ static void say_something(struct mqsync_socket *s, unsigned how)
         break;
     case 3:
         s->replicas[collection].unknown = true;
-        say_formatted(s, "{\"type\":\"sync\",\"collection\":\"%s\",\"metadata\":{\"since\":%u,\"limit\":%u}}", names[collection],
-                      byte(), byte());
+        say_formatted(s, "{\"type\":\"sync\",\"collection\":\"%s\",\"metadata\":{\"since\":%u,\"limit\":%u}}",
+                      names[collection], byte(), byte());
         break;
     case 4:
         say_anything(s);
@@ -1049,8 +1056,9 @@ static void anything_from_broker(void)
 static void somebody_dies(unsigned how)
 {
     static const char *const topics[] = {
-        "s/a/cmd",           "s/bb/cmd",      "s/nowhere/cmd",   "s/a/cmd/r1/insert", "s/a/cmd/r2/update",
-        "s/bb/cmd/r1/delete", "s/a/cmd/r1/no", "s//cmd/x/insert", "s/a/cmd/x",
+        "s/a/cmd",           "s/bb/cmd",          "s/nowhere/cmd",
+        "s/a/cmd/r1/insert", "s/a/cmd/r2/update", "s/bb/cmd/r1/delete",
+        "s/a/cmd/r1/no",     "s//cmd/x/insert",   "s/a/cmd/x",
     };
     static const char *const texts[] = {
         "{\"type\":\"insert\",\"recordId\":\"r3\",\"data\":{}}",

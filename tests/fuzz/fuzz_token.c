@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Tokens: any bytes, and any claims under a good signature. Nothing but what is signed, names a user and is in force gets
- * in; what is refused leaves nothing behind. */
+/* Tokens: any bytes, and any claims under a good signature. Nothing but what is signed, names a user and is in force
+ * gets in; what is refused leaves nothing behind. */
 #include <jwt.h>
 #include <time.h>
 #include <unistd.h>
@@ -73,7 +73,8 @@ static void verify_spoilt(char *token, size_t at)
 
 static void verify_signed(const char *claims, size_t spoil)
 {
-    static const jwt_alg_t algorithms[] = {JWT_ALG_HS256, JWT_ALG_HS256, JWT_ALG_HS256, JWT_ALG_HS384, JWT_ALG_HS512, JWT_ALG_NONE};
+    static const jwt_alg_t algorithms[] = {JWT_ALG_HS256, JWT_ALG_HS256, JWT_ALG_HS256,
+                                           JWT_ALG_HS384, JWT_ALG_HS512, JWT_ALG_NONE};
     jwt_alg_t algorithm = algorithms[spoil % 6];
     jwt_t *jwt = NULL;
     char *token;

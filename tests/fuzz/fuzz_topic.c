@@ -61,7 +61,8 @@ static bool oracle_record_id(struct mqsync_slice s)
         if (c > 0x10FFFF || (c >= 0xD800 && c <= 0xDFFF) || utf8_encode(c, again) != n ||
             memcmp(again, s.p + i, n) != 0)
             return false;
-        if ((c >= 0xFDD0 && c <= 0xFDEF) || (c & 0xFFFE) == 0xFFFE || c <= 0x1F || (c >= 0x7F && c <= 0x9F) || c == '/' || c == '+' || c == '#')
+        if ((c >= 0xFDD0 && c <= 0xFDEF) || (c & 0xFFFE) == 0xFFFE || c <= 0x1F || (c >= 0x7F && c <= 0x9F) ||
+            c == '/' || c == '+' || c == '#')
             return false;
         i += n;
     }

@@ -99,8 +99,8 @@ END_TEST
 static void assert_owner(const char *data, const char *expected)
 {
     struct mqsync_buf scratch = {0};
-    struct mqsync_slice owner = mqsync_access_owner(mqsync_config_collection(config, MQSYNC_SLICE("notes")),
-                                                    mqsync_slice_str(data), &scratch);
+    struct mqsync_slice owner =
+        mqsync_access_owner(mqsync_config_collection(config, MQSYNC_SLICE("notes")), mqsync_slice_str(data), &scratch);
     ck_assert_msg(mqsync_slice_equal(owner, mqsync_slice_str(expected)), "%s: %.*s", data, (int)owner.n, owner.p);
     ck_assert(!scratch.failed);
     mqsync_buf_free(&scratch);

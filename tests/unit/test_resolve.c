@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The write rule of docs/protocol.md, sentence by sentence: stories of writes to one record, kept between them as the store
- * would keep it. test_resolve_model.c does the same with random writes. */
+/* The write rule of docs/protocol.md, sentence by sentence: stories of writes to one record, kept between them as the
+ * store would keep it. test_resolve_model.c does the same with random writes. */
 #include "json.h"
 #include "resolve.h"
 #include "unit.h"
@@ -29,7 +29,7 @@ struct step {
     bool conflict, send_winner;
     enum mqsync_code code;
     int64_t updated; /* the record's; 0: not looked at */
-    bool others; /* REPEATED: known by its mutationId alone */
+    bool others;     /* REPEATED: known by its mutationId alone */
 };
 
 #define SENT(ms) .kind = MQSYNC_TIME_EXACT, .sent = (ms)

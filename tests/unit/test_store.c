@@ -24,7 +24,8 @@ static void setup(void)
     const char *tmp = getenv("TMPDIR");
     snprintf(dir, sizeof dir, "%s/mqsync-test-XXXXXX", tmp ? tmp : "/tmp");
     ck_assert_ptr_nonnull(mkdtemp(dir));
-    options = (struct mqsync_store_options){.dir = dir, .tombstone_days = 30, .sync_interval_ms = 20, .boot_id = "boot-1"};
+    options =
+        (struct mqsync_store_options){.dir = dir, .tombstone_days = 30, .sync_interval_ms = 20, .boot_id = "boot-1"};
 }
 
 static void teardown(void)
@@ -56,8 +57,8 @@ static uint64_t seq_of(const struct mqsync_collection *c)
 }
 
 /* The next version of an id: what the plugin does, without rules. data NULL: a deletion. */
-static enum mqsync_code try_write(struct mqsync_store *s, struct mqsync_collection *c, const char *id, const char *data, int64_t arrived_ms,
-                                  uint64_t *ret_version)
+static enum mqsync_code try_write(struct mqsync_store *s, struct mqsync_collection *c, const char *id, const char *data,
+                                  int64_t arrived_ms, uint64_t *ret_version)
 {
     static struct mqsync_record r;
     uint64_t floor = 0, version = 0;
@@ -65,10 +66,19 @@ static enum mqsync_code try_write(struct mqsync_store *s, struct mqsync_collecti
     if (code != MQSYNC_OK && code != MQSYNC_RECORD_NOT_FOUND)
         return code;
     version = 1 + (code == MQSYNC_OK ? r.version : floor);
-    r = (struct mqsync_record){.version = version, .seq = seq_of(c) + 1, .updated_ms = arrived_ms, .deleted = !data, .data = mqsync_slice_str(data)};
+    r = (struct mqsync_record){.version = version,
+                               .seq = seq_of(c) + 1,
+                               .updated_ms = arrived_ms,
+                               .deleted = !data,
+                               .data = mqsync_slice_str(data)};
     r.history_n = 1;
-    r.history[0] = (struct mqsync_change){.fingerprint = 1, .sent_ms = INT64_MIN, .arrived_ms = arrived_ms, .effective_ms = arrived_ms,
-                                          .version = version, .seq = r.seq, .op = data ? MQSYNC_UPDATE : MQSYNC_DELETE};
+    r.history[0] = (struct mqsync_change){.fingerprint = 1,
+                                          .sent_ms = INT64_MIN,
+                                          .arrived_ms = arrived_ms,
+                                          .effective_ms = arrived_ms,
+                                          .version = version,
+                                          .seq = r.seq,
+                                          .op = data ? MQSYNC_UPDATE : MQSYNC_DELETE};
     if (ret_version)
         *ret_version = version;
     return mqsync_store_put(s, c, mqsync_slice_str(id), &r, &error);
@@ -81,7 +91,8 @@ static uint64_t write_one(struct mqsync_store *s, struct mqsync_collection *c, c
     return version;
 }
 
-static void expect(struct mqsync_store *s, struct mqsync_collection *c, const char *id, uint64_t version, const char *data)
+static void expect(struct mqsync_store *s, struct mqsync_collection *c, const char *id, uint64_t version,
+                   const char *data)
 {
     static struct mqsync_record r;
     uint64_t floor;
@@ -141,8 +152,8 @@ START_TEST(keeps_what_it_is_given)
 }
 END_TEST
 
-/* A program of its own: writes until it is killed, and tells each write on its standard output. It may be killed in the middle of
- * anything, so it has nothing to do with check. */
+/* A program of its own: writes until it is killed, and tells each write on its standard output. It may be killed in the
+ * middle of anything, so it has nothing to do with check. */
 static int pump(void)
 {
     struct mqsync_store *s;
@@ -154,7 +165,8 @@ static int pump(void)
         char id[16], data[64];
         snprintf(id, sizeof id, "r%u", i % 300);
         snprintf(data, sizeof data, "{\"i\":%u}", i);
-        if (try_write(s, c, id, i % 7 ? data : NULL, mqsync_time_now(), NULL) != MQSYNC_OK || write(STDOUT_FILENO, &i, sizeof i) != sizeof i)
+        if (try_write(s, c, id, i % 7 ? data : NULL, mqsync_time_now(), NULL) != MQSYNC_OK ||
+            write(STDOUT_FILENO, &i, sizeof i) != sizeof i)
             return EXIT_FAILURE;
     }
 }
@@ -171,8 +183,8 @@ static unsigned run_and_kill(unsigned after)
         dup2(fds[1], STDOUT_FILENO);
         close(fds[0]);
         close(fds[1]);
-        execl("/proc/self/exe", "test_store", "--pump", dir, options.boot_id, options.durability == MQSYNC_DURABILITY_POWER ? "power" : "process",
-              batch, (char *)NULL);
+        execl("/proc/self/exe", "test_store", "--pump", dir, options.boot_id,
+              options.durability == MQSYNC_DURABILITY_POWER ? "power" : "process", batch, (char *)NULL);
         _exit(2);
     }
     close(fds[1]);
@@ -283,7 +295,8 @@ START_TEST(views_see_all)
         uint64_t last;
         if (mqsync_reader_open(dir, &r, &error) != MQSYNC_OK || mqsync_reader_view(r, &v, &error) != MQSYNC_OK)
             _exit(2);
-        if (!mqsync_view_collection(v, mqsync_slice_str("c"), &stat) || stat.seq != mine.seq || stat.records != mine.records)
+        if (!mqsync_view_collection(v, mqsync_slice_str("c"), &stat) || stat.seq != mine.seq ||
+            stat.records != mine.records)
             _exit(3);
         if (walk_all(v, 0, &last) != 500 || last != 2000 || walk_ids(v, "id250") != 250)
             _exit(4);
@@ -366,7 +379,8 @@ START_TEST(grows_its_map)
             for (int tries = 0; tries < 100 && code; tries++) {
                 uint64_t floor;
                 static struct mqsync_record r;
-                mqsync_store_get(s, c, mqsync_slice_str(id), &r, &floor, &error); /* the writer's next call makes the map larger */
+                mqsync_store_get(s, c, mqsync_slice_str(id), &r, &floor,
+                                 &error); /* the writer's next call makes the map larger */
                 code = mqsync_view_settled(s, 100, &v, &error);
             }
             OK(code);
@@ -386,8 +400,8 @@ END_TEST
 
 enum { LOG_PAGES = 64, PAGE_BYTES = 4096 };
 
-/* Until where a log file that was full of old bytes has been written. Each page has been written whole or not at all: of one that
- * is written in part the kernel would read the rest first. */
+/* Until where a log file that was full of old bytes has been written. Each page has been written whole or not at all:
+ * of one that is written in part the kernel would read the rest first. */
 static unsigned written_pages(unsigned file)
 {
     static unsigned char bytes[LOG_PAGES][PAGE_BYTES];
@@ -577,7 +591,8 @@ static void begin_and_kill(const char *id)
     waitpid(pid, NULL, 0);
 }
 
-/* The log knows the collection, LMDB does not: the disk was full just then, or the broker was killed between the two entries. */
+/* The log knows the collection, LMDB does not: the disk was full just then, or the broker was killed between the two
+ * entries. */
 START_TEST(a_collection_without_records_survives_twice)
 {
     mqsync_store_close(open_store());
@@ -599,7 +614,10 @@ int main(int argc, char **argv)
     if (argc == 4 && strcmp(argv[1], "--backup") == 0)
         return mqsync_store_backup(argv[2], argv[3], NULL, NULL, &error) == MQSYNC_OK ? EXIT_SUCCESS : EXIT_FAILURE;
     if (argc == 6 && strcmp(argv[1], "--pump") == 0) {
-        options = (struct mqsync_store_options){.dir = argv[2], .boot_id = argv[3], .tombstone_days = 30, .sync_interval_ms = 20,
+        options = (struct mqsync_store_options){.dir = argv[2],
+                                                .boot_id = argv[3],
+                                                .tombstone_days = 30,
+                                                .sync_interval_ms = 20,
                                                 .batch_bytes = strtoul(argv[5], NULL, 10)};
         options.durability = strcmp(argv[4], "power") == 0 ? MQSYNC_DURABILITY_POWER : MQSYNC_DURABILITY_PROCESS;
         return pump();

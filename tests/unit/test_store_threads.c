@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What may happen between the writer and the mover, and on a disk that is full or broken: LMDB's calls and the system's stop or
- * fail here when told to. */
+/* What may happen between the writer and the mover, and on a disk that is full or broken: LMDB's calls and the system's
+ * stop or fail here when told to. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <ftw.h>
@@ -177,14 +177,16 @@ static struct mqsync_collection *ensure(struct mqsync_store *s)
     return c;
 }
 
-static enum mqsync_code get(struct mqsync_store *s, struct mqsync_collection *c, const char *id, struct mqsync_record *ret)
+static enum mqsync_code get(struct mqsync_store *s, struct mqsync_collection *c, const char *id,
+                            struct mqsync_record *ret)
 {
     uint64_t floor;
     return mqsync_store_get(s, c, mqsync_slice_str(id), ret, &floor, &error);
 }
 
 /* data NULL: a deletion. */
-static void put(struct mqsync_store *s, struct mqsync_collection *c, const char *id, const char *data, int64_t arrived_ms)
+static void put(struct mqsync_store *s, struct mqsync_collection *c, const char *id, const char *data,
+                int64_t arrived_ms)
 {
     static struct mqsync_record r;
     struct mqsync_collection_stat stat;
@@ -213,8 +215,8 @@ static void settle(struct mqsync_store *s)
     mqsync_view_close(v);
 }
 
-/* A `since` before a deletion that LMDB has just forgotten: either the deletion is there, or it is known that one may be
- * missing. */
+/* A `since` before a deletion that LMDB has just forgotten: either the deletion is there, or it is known that one may
+ * be missing. */
 START_TEST(what_is_forgotten_is_known_to_be)
 {
     struct mqsync_view *v;
@@ -236,7 +238,7 @@ START_TEST(what_is_forgotten_is_known_to_be)
     options.tombstone_days = 30;
     mqsync_store_configure(s, &options);
     put(s, c, "b", "{}", mqsync_time_now()); /* found in memory: the writer's transaction does not follow */
-    stop_mover(BEFORE_BEGIN); /* of the next move, which forgets */
+    stop_mover(BEFORE_BEGIN);                /* of the next move, which forgets */
     stop_mover(AFTER_COMMIT);
     OK(mqsync_view_newest(s, &v, &error));
     ck_assert(mqsync_view_collection(v, c_name, &stat));

@@ -76,8 +76,8 @@ START_TEST(record_ids)
                                       "\xC2\x80",
                                       CONTROL_C1,
                                       "\xC2\x9F",
-                                      "\xEF\xB7\x90", /* U+FDD0 */
-                                      "\xEF\xBF\xBE", /* U+FFFE */
+                                      "\xEF\xB7\x90",     /* U+FDD0 */
+                                      "\xEF\xBF\xBE",     /* U+FFFE */
                                       "\xF4\x8F\xBF\xBF", /* U+10FFFF */
                                       "\x80",
                                       "\xC3",
