@@ -215,29 +215,40 @@ static void take_owner(struct told *t, char **at, char *value)
     *at = value;
 }
 
+/* Hands out a message's user properties, which have to be freed. Begin with *at NULL. */
+static bool next_user_property(const mosquitto_property *list, const mosquitto_property **at, char **ret_name,
+                               char **ret_value)
+{
+    const mosquitto_property *from = *at ? *at : list;
+
+    *ret_name = *ret_value = NULL;
+    *at = from ? mosquitto_property_read_string_pair(from, MQTT_PROP_USER_PROPERTY, ret_name, ret_value, *at != NULL)
+               : NULL;
+    /* later versions of the library give NULL for what is empty */
+    if (*at && !*ret_name)
+        *ret_name = strdup("");
+    if (*at && !*ret_value)
+        *ret_value = strdup("");
+    if (*at && *ret_name && *ret_value)
+        return true;
+    free(*ret_name);
+    free(*ret_value);
+    return false;
+}
+
 static void read_told(const mosquitto_property *list, struct told *t)
 {
-    bool skip = false;
+    const mosquitto_property *at = NULL;
+    char *name, *value;
 
-    for (;;) {
-        char *name = NULL, *value = NULL;
-        list = mosquitto_property_read_string_pair(list, MQTT_PROP_USER_PROPERTY, &name, &value, skip);
-        /* later versions of the library give NULL for what is empty */
-        const char *key = name ? name : "";
-        if (list && !value)
-            value = strdup("");
-        if (list && strcmp(key, OWNER_PROPERTY) == 0) {
+    while (next_user_property(list, &at, &name, &value)) {
+        if (strcmp(name, OWNER_PROPERTY) == 0)
             take_owner(t, &t->owner, value);
-            value = NULL;
-        } else if (list && strcmp(key, FORMER_OWNER_PROPERTY) == 0) {
+        else if (strcmp(name, FORMER_OWNER_PROPERTY) == 0)
             take_owner(t, &t->former_owner, value);
-            value = NULL;
-        }
+        else
+            free(value);
         free(name);
-        free(value);
-        if (!list)
-            return;
-        skip = true;
     }
 }
 
@@ -246,8 +257,7 @@ static void take_event(struct mqsync_upstream *u, struct mqsync_upstream_event *
     struct told told = {0};
     struct correlation correlation;
 
-    if (properties)
-        read_told(properties, &told);
+    read_told(properties, &told);
     if (read_correlation(properties, &correlation) && correlation.secret == u->secret)
         e->mark = correlation.tag.mark;
     e->owner_told = !told.twice && (told.owner || told.former_owner);
@@ -269,12 +279,11 @@ static void take_answer(struct mqsync_upstream *u, struct mqsync_slice payload, 
 
 static void read_metadata(const mosquitto_property *list, char *metadata[MQSYNC_UPSTREAM_METADATA_N])
 {
-    bool skip = false;
+    const mosquitto_property *at = NULL;
+    char *name, *value;
 
-    for (;;) {
-        char *name = NULL, *value = NULL;
-        list = mosquitto_property_read_string_pair(list, MQTT_PROP_USER_PROPERTY, &name, &value, skip);
-        for (size_t i = 0; list && name && value && i < MQSYNC_UPSTREAM_METADATA_N; i++) {
+    while (next_user_property(list, &at, &name, &value)) {
+        for (size_t i = 0; value && i < MQSYNC_UPSTREAM_METADATA_N; i++) {
             if (strcmp(name, metadata_names[i]) == 0) {
                 free(metadata[i]);
                 metadata[i] = value;
@@ -283,9 +292,6 @@ static void read_metadata(const mosquitto_property *list, char *metadata[MQSYNC_
         }
         free(name);
         free(value);
-        if (!list)
-            return;
-        skip = true;
     }
 }
 
@@ -300,8 +306,7 @@ static void take_will(struct mqsync_upstream *u, const struct mosquitto_message 
     bool from_bridge = read_correlation(properties, &correlation);
 
     mqsync_topic_parse((struct mqsync_slice){u->prefix, strlen(u->prefix) - 1}, mqsync_slice_str(m->topic), &w.topic);
-    if (properties)
-        read_metadata(properties, metadata);
+    read_metadata(properties, metadata);
     if (!from_bridge && !m->retain) {
         memcpy(w.metadata, metadata, sizeof(w.metadata));
         u->handler->will(u->handler->context, &w);

@@ -35,8 +35,7 @@ void mqsync_store_log(struct mqsync_store *s, enum mqsync_log_level level, const
         s->o.log(s->o.log_context, level, id, text);
 }
 
-/* --- opening
- * ---------------------------------------------------------------------------------------------------------- */
+/* --- opening ------------------------------------------------------------------------------------------------------ */
 
 static enum mqsync_code make_dir(const char *dir, struct mqsync_error *ret_error)
 {
@@ -209,8 +208,7 @@ static enum mqsync_code recover(struct mqsync_store *s, struct mqsync_state *sta
         return MQSYNC_OK;
     mqsync_store_log(s, MQSYNC_LOG_WARNING, "MQS2003",
                      "%s was last open before the machine restarted: up to the last sync interval of writes may be "
-                     "lost, so clients will "
-                     "fetch full snapshots (new epoch); \"durability\": \"power\" avoids this",
+                     "lost, so clients will fetch full snapshots (new epoch); \"durability\": \"power\" avoids this",
                      s->dir);
     return mqsync_epoch_new(state->epoch, ret_error);
 }
@@ -384,8 +382,8 @@ static void free_all(struct mqsync_store *s)
     mqsync_collections_free(&s->collections);
     mqsync_buf_free(&s->encoded);
     if (s->lock_fd >= 0) {
-        flock(s->lock_fd,
-              LOCK_UN); /* a thread that has been joined may not quite have closed its own descriptors yet */
+        /* a thread that has been joined may not quite have closed its own descriptors yet */
+        flock(s->lock_fd, LOCK_UN);
         close(s->lock_fd);
     }
     pthread_cond_destroy(&s->wake_mover);
@@ -424,8 +422,7 @@ enum mqsync_code mqsync_store_open(const struct mqsync_store_options *o, struct 
     return MQSYNC_OK;
 }
 
-/* --- closing
- * ---------------------------------------------------------------------------------------------------------- */
+/* --- closing ------------------------------------------------------------------------------------------------------ */
 
 void mqsync_store_close(struct mqsync_store *s)
 {
@@ -476,8 +473,7 @@ const char *mqsync_store_epoch(const struct mqsync_store *s)
     return s->epoch;
 }
 
-/* --- the writer's thread
- * ------------------------------------------------------------------------------------------------ */
+/* --- the writer's thread ------------------------------------------------------------------------------------------ */
 
 int mqsync_store_read_txn(struct mqsync_store *s, MDB_txn **ret)
 {

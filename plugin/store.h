@@ -89,8 +89,7 @@ struct mqsync_store_stat {
 };
 void mqsync_store_stat(struct mqsync_store *s, struct mqsync_store_stat *ret); /* any thread of the process */
 
-/* --- views: one moment of the database, for reading -----------------------------------------------------------------
- */
+/* --- views: one moment of the database, for reading --------------------------------------------------------------- */
 
 struct mqsync_view;
 
@@ -133,8 +132,7 @@ enum mqsync_code mqsync_walk_next(struct mqsync_walk *w, struct mqsync_slice *re
 uint64_t mqsync_walk_count(struct mqsync_walk *w, uint64_t max);
 void mqsync_walk_close(struct mqsync_walk *w); /* NULL is fine */
 
-/* --- for mqsyncctl --------------------------------------------------------------------------------------------------
- */
+/* --- for mqsyncctl ------------------------------------------------------------------------------------------------ */
 
 /* Every index against every record, in LMDB and log. Calls back with one line for each thing wrong. *ret_wrong counts
  * them. */

@@ -116,8 +116,7 @@ int mqsync_collections_load(struct mqsync_collections *c, MDB_txn *txn, const st
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-/* --- reading a log
- * ---------------------------------------------------------------------------------------------------- */
+/* --- reading a log ------------------------------------------------------------------------------------------------ */
 
 static bool replay_collection(struct mqsync_replay *r, const struct mqsync_log_entry *entry)
 {

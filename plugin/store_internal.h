@@ -10,8 +10,7 @@
 #include "json.h"
 #include "store.h"
 
-/* --- keys and values in LMDB: integers big-endian, so that LMDB's own order is ours --------------------------------
- */
+/* --- keys and values in LMDB: integers big-endian, so that LMDB's own order is ours ------------------------------- */
 
 #define MQSYNC_STORE_FORMAT 1
 #define MQSYNC_KEY_MAX (4 + MQSYNC_MAX_RECORD_ID)
@@ -83,8 +82,7 @@ static inline struct mqsync_slice mqsync_val_slice(const MDB_val *v)
 /* Which row of `floors` an id belongs to. */
 uint32_t mqsync_floor_bucket(uint32_t cid, struct mqsync_slice id);
 
-/* --- LMDB (store_lmdb.c) ---------------------------------------------------------------------------------------------
- */
+/* --- LMDB (store_lmdb.c) ------------------------------------------------------------------------------------------ */
 
 /* Maps an LMDB or errno code to text for an operator; the one place that knows both. */
 enum mqsync_code mqsync_lmdb_fail(struct mqsync_error *e, int rc, const char *doing, const char *dir);
@@ -111,8 +109,7 @@ int mqsync_lmdb_put_run(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync
 unsigned mqsync_lmdb_forget(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_collection_row *row,
                             int64_t cutoff_ms, unsigned max, int *rc);
 
-/* --- tables in memory (store_table.c) --------------------------------------------------------------------------------
- */
+/* --- tables in memory (store_table.c) ----------------------------------------------------------------------------- */
 
 /* The latest version of each record changed since some moment. One thread at a time. */
 struct mqsync_entry {
@@ -169,8 +166,7 @@ static inline struct mqsync_slice mqsync_entry_value(const struct mqsync_entry *
 int mqsync_entry_by_id(const void *a, const void *b);
 int mqsync_entry_by_seq(const void *a, const void *b);
 
-/* --- the write-ahead log (store_log.c) -------------------------------------------------------------------------------
- */
+/* --- the write-ahead log (store_log.c) ---------------------------------------------------------------------------- */
 
 /* Three files take turns: segment n is in file n % 3. At most two hold what LMDB does not have yet. */
 #define MQSYNC_LOG_FILES 3
@@ -222,8 +218,7 @@ enum mqsync_code mqsync_log_read(const char *dir, const unsigned char epoch[16],
  * entry of an earlier run must never be taken for one of this. */
 uint64_t mqsync_log_highest(const struct mqsync_log *log);
 
-/* --- the store itself (store.c) and views (store_view.c)
- * -------------------------------------------------------------- */
+/* --- the store itself (store.c) and views (store_view.c) ---------------------------------------------------------- */
 
 struct mqsync_collection {
     char name[MQSYNC_MAX_COLLECTION + 1];

@@ -104,8 +104,7 @@ static int open_env(const char *dir, bool write, size_t map_bytes, MDB_env **ret
     return 0;
 }
 
-/* --- files that were cut off
- * ------------------------------------------------------------------------------------------- */
+/* --- files that were cut off -------------------------------------------------------------------------------------- */
 
 /* Whether the file ends before the last page that LMDB has given out. A page that was taken and given back in one
  * transaction is never written, so that this may be as it should. */
@@ -264,8 +263,7 @@ enum mqsync_code mqsync_epoch_new(unsigned char epoch[16], struct mqsync_error *
     return MQSYNC_OK;
 }
 
-/* --- a record's rows -------------------------------------------------------------------------------------------------
- */
+/* --- a record's rows ---------------------------------------------------------------------------------------------- */
 
 static void remove_row(MDB_txn *txn, MDB_dbi dbi, uint32_t cid, uint64_t seq, int *rc)
 {
@@ -411,8 +409,7 @@ int mqsync_lmdb_put_run(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync
     return r.rc;
 }
 
-/* --- forgetting tombstones
- * --------------------------------------------------------------------------------------------- */
+/* --- forgetting tombstones ---------------------------------------------------------------------------------------- */
 
 /* Versions are never used again: what a forgotten id counted to goes into its bucket's floor. */
 static void raise_floor(MDB_txn *txn, const struct mqsync_dbis *d, uint32_t cid, struct mqsync_slice id,

@@ -202,8 +202,7 @@ void mqsync_log_undo(struct mqsync_log *log, uint64_t end)
     log->end = end;
 }
 
-/* --- reading back
- * ----------------------------------------------------------------------------------------------------- */
+/* --- reading back ------------------------------------------------------------------------------------------------- */
 
 static bool read_header(int fd, struct header *ret)
 {

@@ -23,8 +23,7 @@
 #define FORGET_SLICE 256
 #define DAY_MS ((int64_t)24 * 60 * 60 * 1000)
 
-/* --- one move
- * --------------------------------------------------------------------------------------------------------- */
+/* --- one move ----------------------------------------------------------------------------------------------------- */
 
 /* A collection that this move touches; what the writer's copy is to know afterwards. */
 struct touched {
@@ -171,8 +170,7 @@ int mqsync_store_move(struct mqsync_store *s, const struct mqsync_table *table, 
     return m.rc;
 }
 
-/* --- a thread's own files
- * ---------------------------------------------------------------------------------------------- */
+/* --- a thread's own files ----------------------------------------------------------------------------------------- */
 
 static bool is_below(int fds, const char *name, const char *dir)
 {
@@ -216,8 +214,7 @@ void mqsync_thread_own_files(const char *dir)
         closedir(all);
 }
 
-/* --- the mover
- * -------------------------------------------------------------------------------------------------------- */
+/* --- the mover ---------------------------------------------------------------------------------------------------- */
 
 static void wait_ms(struct mqsync_store *s, pthread_cond_t *cond, int64_t ms)
 {
@@ -409,8 +406,7 @@ bool mqsync_store_settle(struct mqsync_store *s, unsigned timeout_ms)
     return done;
 }
 
-/* --- the syncer
- * ------------------------------------------------------------------------------------------------------- */
+/* --- the syncer --------------------------------------------------------------------------------------------------- */
 
 /* Has the log's open segments written to the disk. The lock is not held. */
 static bool sync_log(struct mqsync_store *s, uint64_t from, uint64_t to)

@@ -21,8 +21,7 @@ struct mqsync_chunk {
     size_t n, cap; /* bytes, with this head */
 };
 
-/* --- memory
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- memory ------------------------------------------------------------------------------------------------------- */
 
 /* Zeroed. Sizes from HUGE_BYTES on are rounded up to a multiple of it. */
 static void *memory_alloc(size_t *n)
@@ -133,8 +132,7 @@ void mqsync_table_reset(struct mqsync_table *t)
     t->next = NULL;
 }
 
-/* --- slots
- * ------------------------------------------------------------------------------------------------------------- */
+/* --- slots -------------------------------------------------------------------------------------------------------- */
 
 uint64_t mqsync_table_hash(uint32_t cid, struct mqsync_slice id)
 {

@@ -28,8 +28,7 @@ struct mqsync_view {
     char epoch[33];
 };
 
-/* --- opening and closing
- * ------------------------------------------------------------------------------------------------ */
+/* --- opening and closing ------------------------------------------------------------------------------------------ */
 
 static struct mqsync_view *view_alloc(struct mqsync_error *ret_error)
 {
@@ -217,8 +216,7 @@ const char *mqsync_view_epoch(const struct mqsync_view *v)
     return v->epoch;
 }
 
-/* --- looking things up
- * ------------------------------------------------------------------------------------------------- */
+/* --- looking things up -------------------------------------------------------------------------------------------- */
 
 static bool find_collection(struct mqsync_view *v, struct mqsync_slice name, uint32_t *ret_cid,
                             struct mqsync_collection_stat *ret)
@@ -331,8 +329,7 @@ enum mqsync_code mqsync_view_get(struct mqsync_view *v, struct mqsync_slice coll
     return e ? mqsync_record_decode(mqsync_entry_value(e), ret, ret_error) : get_below(v, cid, id, ret, ret_error);
 }
 
-/* --- walks
- * -------------------------------------------------------------------------------------------------------------- */
+/* --- walks -------------------------------------------------------------------------------------------------------- */
 
 struct mqsync_walk {
     struct mqsync_view *view;

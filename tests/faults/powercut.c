@@ -36,8 +36,7 @@ static void die(const char *fmt, ...)
     exit(1);
 }
 
-/* --- the recording
- * ------------------------------------------------------------------------------------------------------ */
+/* --- the recording ------------------------------------------------------------------------------------------------ */
 
 enum file { DATA, LOG0, LOG1, LOG2, FILES };
 static const char *const file_names[FILES] = {"data.mdb", "log.0", "log.1", "log.2"};
@@ -187,8 +186,7 @@ EXPORTED int ftruncate(int fd, off_t size)
     return REAL(ftruncate)(fd, size);
 }
 
-/* --- the writer
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- the writer --------------------------------------------------------------------------------------------------- */
 
 static struct mqsync_error error;
 
@@ -261,8 +259,7 @@ static void run_writer(unsigned writes, bool power, char epoch[33])
     mqsync_store_close(s);
 }
 
-/* --- the mixtures
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- the mixtures ------------------------------------------------------------------------------------------------- */
 
 /* A page since its last sync: what it was then, and every state since, oldest first. */
 struct page {

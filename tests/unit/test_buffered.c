@@ -138,8 +138,7 @@ START_TEST(another_one_begins_with_nothing)
 }
 END_TEST
 
-/* --- whatever the sizes, both ways the bytes come out as they went in ------------------------------------------------
- */
+/* --- whatever the sizes, both ways the bytes come out as they went in --------------------------------------------- */
 
 enum { TOTAL = 8000000, PIECE_MAX = 150000 };
 
