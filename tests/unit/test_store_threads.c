@@ -3,7 +3,6 @@
  * stop or fail here when told to. */
 #include <dlfcn.h>
 #include <errno.h>
-#include <ftw.h>
 #include <limits.h>
 #include <lmdb.h>
 #include <signal.h>
@@ -12,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "store.h"
+#include "store_dir.h"
 #include "unit.h"
 
 #define DAY_MS ((int64_t)24 * 60 * 60 * 1000)
@@ -21,12 +20,6 @@
 enum place { NOWHERE, BEFORE_BEGIN, BEFORE_COMMIT, AFTER_COMMIT };
 static atomic_int stop_at, stopped_at; /* where the mover is to wait, and where it does */
 static atomic_int commits_to_pass = INT_MAX, failed_commits, resizes;
-
-static char dir[256];
-static struct mqsync_error error;
-static struct mqsync_store_options options;
-
-#define OK(call) ck_assert_msg((call) == MQSYNC_OK, "%s: %s", #call, error.text)
 
 static void *next_of(const char *name)
 {
@@ -143,38 +136,10 @@ static void stop_mover(enum place place)
     }
 }
 
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    (void)st, (void)type, (void)ftw;
-    return remove(path);
-}
-
 static void setup(void)
 {
-    const char *tmp = getenv("TMPDIR");
-    snprintf(dir, sizeof dir, "%s/mqsync-test-XXXXXX", tmp ? tmp : "/tmp");
-    ck_assert_ptr_nonnull(mkdtemp(dir));
-    /* every change is moved at once */
-    options = (struct mqsync_store_options){.dir = dir, .tombstone_days = 30, .boot_id = "boot-1", .batch_bytes = 1};
-}
-
-static void teardown(void)
-{
-    nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-static struct mqsync_store *open_store(void)
-{
-    struct mqsync_store *s = NULL;
-    OK(mqsync_store_open(&options, &s, &error));
-    return s;
-}
-
-static struct mqsync_collection *ensure(struct mqsync_store *s)
-{
-    struct mqsync_collection *c = NULL;
-    OK(mqsync_store_ensure(s, mqsync_slice_str("c"), 10, &c, &error));
-    return c;
+    make_dir();
+    options.batch_bytes = 1; /* every change is moved at once */
 }
 
 static enum mqsync_code get(struct mqsync_store *s, struct mqsync_collection *c, const char *id,
@@ -188,24 +153,7 @@ static enum mqsync_code get(struct mqsync_store *s, struct mqsync_collection *c,
 static void put(struct mqsync_store *s, struct mqsync_collection *c, const char *id, const char *data,
                 int64_t arrived_ms)
 {
-    static struct mqsync_record r;
-    struct mqsync_collection_stat stat;
-    uint64_t version = get(s, c, id, &r) == MQSYNC_OK ? r.version + 1 : 1;
-    mqsync_collection_stat(c, &stat);
-    r = (struct mqsync_record){.version = version,
-                               .seq = stat.seq + 1,
-                               .updated_ms = arrived_ms,
-                               .deleted = !data,
-                               .data = mqsync_slice_str(data),
-                               .history_n = 1};
-    r.history[0] = (struct mqsync_change){.fingerprint = 1,
-                                          .sent_ms = INT64_MIN,
-                                          .arrived_ms = arrived_ms,
-                                          .effective_ms = arrived_ms,
-                                          .version = version,
-                                          .seq = r.seq,
-                                          .op = data ? MQSYNC_UPDATE : MQSYNC_DELETE};
-    OK(mqsync_store_put(s, c, mqsync_slice_str(id), &r, &error));
+    OK(try_write(s, c, id, data, arrived_ms, NULL));
 }
 
 static void settle(struct mqsync_store *s)
@@ -227,7 +175,7 @@ START_TEST(what_is_forgotten_is_known_to_be)
     bool seen = false;
     options.tombstone_days = 3650;
     struct mqsync_store *s = open_store();
-    struct mqsync_collection *c = ensure(s);
+    struct mqsync_collection *c = ensure(s, "c");
     put(s, c, "a", "{}", mqsync_time_now() - 40 * DAY_MS);
     put(s, c, "a", NULL, mqsync_time_now() - 40 * DAY_MS);
     settle(s);
@@ -261,7 +209,7 @@ START_TEST(the_map_grows_while_nothing_is_moved)
     struct mqsync_view *view;
     options.map_bytes = 1024 * 1024;
     struct mqsync_store *s = open_store();
-    struct mqsync_collection *c = ensure(s);
+    struct mqsync_collection *c = ensure(s, "c");
     put(s, c, "a", "{}", mqsync_time_now());
     OK(mqsync_view_settled(s, PATIENCE, &view, &error)); /* the map may not move */
     memset(data, ' ', sizeof data - 1);
@@ -301,7 +249,7 @@ static void run_full_and_kill(const char *id)
         struct mqsync_store *s = open_store();
         int before = atomic_load(&failed_commits);
         if (id) {
-            put(s, ensure(s), id, "{}", mqsync_time_now());
+            put(s, ensure(s, "c"), id, "{}", mqsync_time_now());
             await(&failed_commits, before + 1);
         }
         kill(getpid(), SIGKILL);
@@ -313,7 +261,7 @@ START_TEST(restarts_on_a_full_disk_lose_nothing)
 {
     static struct mqsync_record r;
     struct mqsync_store *s = open_store();
-    put(s, ensure(s), "a", "{}", mqsync_time_now());
+    put(s, ensure(s, "c"), "a", "{}", mqsync_time_now());
     mqsync_store_close(s);
     pid_t pid = fork();
     if (pid == 0) {
@@ -324,8 +272,8 @@ START_TEST(restarts_on_a_full_disk_lose_nothing)
     run_full_and_kill(NULL);
     run_full_and_kill("b");
     s = open_store();
-    OK(get(s, ensure(s), "a", &r));
-    OK(get(s, ensure(s), "b", &r));
+    OK(get(s, ensure(s, "c"), "a", &r));
+    OK(get(s, ensure(s, "c"), "b", &r));
     mqsync_store_close(s);
 }
 END_TEST
@@ -338,7 +286,7 @@ START_TEST(what_was_refused_is_not_kept)
     pid_t pid = fork();
     if (pid == 0) {
         struct mqsync_store *s = open_store();
-        struct mqsync_collection *c = ensure(s);
+        struct mqsync_collection *c = ensure(s, "c");
         put(s, c, "a", "{}", mqsync_time_now());
         settle(s);
         atomic_store(&disk_broken, true);
@@ -353,7 +301,7 @@ START_TEST(what_was_refused_is_not_kept)
     waitpid(pid, &status, 0);
     ck_assert(WIFSIGNALED(status));
     struct mqsync_store *s = open_store();
-    struct mqsync_collection *c = ensure(s);
+    struct mqsync_collection *c = ensure(s, "c");
     OK(get(s, c, "a", &r));
     OK(get(s, c, "b", &r));
     ck_assert_int_eq(get(s, c, "refused", &r), MQSYNC_RECORD_NOT_FOUND);
@@ -369,14 +317,14 @@ START_TEST(who_reads_while_a_backup_is_restored_harms_nobody)
     snprintf(copy, sizeof copy, "%s/copy", dir);
     for (unsigned changes = 1; changes <= 2; changes++) { /* an odd number of commits, and an even one */
         struct mqsync_store *s = open_store();
-        struct mqsync_collection *c = ensure(s);
+        struct mqsync_collection *c = ensure(s, "c");
         put(s, c, "a", "{}", mqsync_time_now());
         char epoch[33];
         snprintf(epoch, sizeof epoch, "%s", mqsync_store_epoch(s));
         mqsync_store_close(s);
         OK(mqsync_store_backup(dir, copy, NULL, NULL, &error));
         s = open_store();
-        c = ensure(s);
+        c = ensure(s, "c");
         for (unsigned i = 0; i < changes; i++) {
             put(s, c, "b", "{}", mqsync_time_now());
             settle(s);
@@ -387,12 +335,12 @@ START_TEST(who_reads_while_a_backup_is_restored_harms_nobody)
         ck_assert(!open_at_rename);
         s = open_store();
         ck_assert_str_ne(mqsync_store_epoch(s), epoch);
-        OK(get(s, ensure(s), "a", &r));
-        ck_assert_int_eq(get(s, ensure(s), "b", &r), MQSYNC_RECORD_NOT_FOUND);
+        OK(get(s, ensure(s, "c"), "a", &r));
+        ck_assert_int_eq(get(s, ensure(s, "c"), "b", &r), MQSYNC_RECORD_NOT_FOUND);
         mqsync_store_close(s);
         kill(early_reader, SIGKILL);
         waitpid(early_reader, NULL, 0);
-        nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+        remove_dir();
     }
 }
 END_TEST
@@ -410,7 +358,7 @@ int main(int argc, char **argv)
     if (argc == 3 && strcmp(argv[1], "--read") == 0)
         return read_until_killed(argv[2]);
     TCase *tc = tcase_create("store-threads");
-    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_checked_fixture(tc, setup, remove_dir);
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, what_is_forgotten_is_known_to_be);
     tcase_add_test(tc, the_map_grows_while_nothing_is_moved);
