@@ -284,17 +284,25 @@ static int copy_env(MDB_env *env, const char *dir, const char *to, void (*progre
     return rc;
 }
 
-/* One entry of the log over a copy that is a little younger than the view: what LMDB's snapshot lacks is newer than all
- * it has, so an entry that is not newer has reached the copy by itself. */
+/* One entry of the log over a copy that is a little younger than the view. What has reached the copy by itself, with a
+ * part of its batch maybe, is not older. */
 static void lay_over(MDB_txn *txn, const struct mqsync_dbis *d, const struct mqsync_collection *c,
                      struct mqsync_entry *e, int *rc)
 {
     struct mqsync_collection_row row = {.cid = e->cid};
-    MDB_val key = {c->name_n, (void *)(uintptr_t)c->name}, value;
-    if (*rc == 0 && mdb_get(txn, d->collections, &key, &value) == 0 && value.mv_size == sizeof row)
-        memcpy(&row, value.mv_data, sizeof row);
-    if (*rc || row.seq >= e->seq)
+    struct mqsync_record_head head = {0};
+    unsigned char buffer[MQSYNC_KEY_MAX];
+    MDB_val key = mqsync_record_key(buffer, e->cid, mqsync_entry_id(e)), value;
+    if (*rc)
         return;
+    if (mdb_get(txn, d->records, &key, &value) == 0 &&
+        mqsync_record_decode_head(mqsync_val_slice(&value), &head) != MQSYNC_OK)
+        *rc = MDB_CORRUPTED;
+    if (*rc || head.seq >= e->seq)
+        return;
+    key = (MDB_val){c->name_n, (void *)(uintptr_t)c->name};
+    if (mdb_get(txn, d->collections, &key, &value) == 0 && value.mv_size == sizeof row)
+        memcpy(&row, value.mv_data, sizeof row);
     *rc = mqsync_lmdb_put_run(txn, d, &row, &e, 1);
     value = (MDB_val){sizeof row, &row};
     if (*rc == 0)

@@ -285,6 +285,8 @@ struct mqsync_store {
     uint64_t synced_segment; /* earlier segments of the log are on the disk, or in LMDB */
     int64_t dirty_since_ms;  /* monotonic; 0: all is on the disk */
     unsigned views;          /* settled views open: the map may not move */
+    unsigned settling;       /* threads that wait for their settled view */
+    uint64_t settle_target;  /* the segment that the last of them waits for */
     size_t want_map_bytes;   /* not 0: the map is full; the writer, whose pointers lead into it, makes it this large */
     bool promises_power;     /* LMDB says state.power, so a power cut now must lose nothing */
     bool failing;
@@ -313,15 +315,16 @@ void mqsync_store_log(struct mqsync_store *s, enum mqsync_log_level level, const
 void mqsync_store_let_go(struct mqsync_store *s);
 /* The writer's read transaction, at the newest commit. */
 int mqsync_store_read_txn(struct mqsync_store *s, MDB_txn **ret);
-/* Moves `table` into LMDB in one transaction, after which segment is applied; also creates collections and forgets some
- * old tombstones. *ret_forgotten: how many; may be NULL. */
+/* Moves `table` into LMDB, after which segment is applied; also creates collections and forgets some old tombstones.
+ * *ret_forgotten: how many; may be NULL. When it fails, a part of the table may be in LMDB. */
 int mqsync_store_move(struct mqsync_store *s, const struct mqsync_table *table, uint64_t segment,
                       unsigned *ret_forgotten);
 void *mqsync_store_mover(void *store);  /* thread (store_move.c) */
 void *mqsync_store_syncer(void *store); /* thread */
-/* Asks for a move and waits until everything put by now is in LMDB; false on timeout, or at once when the disk is
- * failing. Takes the lock itself. */
-bool mqsync_store_settle(struct mqsync_store *s, unsigned timeout_ms);
+/* Asks for a move and waits until everything put by now is in LMDB; then begins a transaction for reading that has all of
+ * that, and of what has been put since either all of a batch or nothing. EAGAIN on timeout, or at once when the disk is
+ * failing; LMDB's codes. Counts in `views`, whatever it returns. Takes the lock itself. */
+int mqsync_store_settle(struct mqsync_store *s, unsigned timeout_ms, MDB_txn **ret_txn);
 
 /* What a reader's view lays over LMDB's snapshot; both live as long as the view. */
 void mqsync_view_over(const struct mqsync_view *v, const struct mqsync_table **ret_table,

@@ -17,6 +17,7 @@
 #define SMALL_PAGES (64u * 1024 * 1024 / 4096)
 #define BATCH_SMALL ((size_t)16 * 1024 * 1024)
 #define BATCH_LARGE ((size_t)4 * 1024 * 1024)
+#define TXN_ENTRIES 2048      /* of a database that is not small */
 #define RETRY_MS 1000         /* after a failure */
 #define FORGET_EVERY_MS 60000 /* looks for old tombstones */
 #define FORGET_AGAIN_MS 100   /* when there were more than a slice */
@@ -24,6 +25,35 @@
 #define DAY_MS ((int64_t)24 * 60 * 60 * 1000)
 
 /* --- one move ----------------------------------------------------------------------------------------------------- */
+
+/* Changes to the same records, and pages, gather in a batch, so a long one is cheaper, until there are so many pages that
+ * few of them meet. */
+static bool is_small(const struct mqsync_store *s)
+{
+    MDB_envinfo info;
+    mdb_env_info(s->env, &info);
+    return info.me_last_pgno < SMALL_PAGES;
+}
+
+/* How many entries go into one transaction. LMDB keeps the pages that it has changed in an array, sorted by insertion:
+ * with a whole batch of a large database, and more so of one that has waited, that was most of the work. */
+static size_t suitable_txn(const struct mqsync_store *s)
+{
+    if (s->o.txn_entries)
+        return s->o.txn_entries;
+    return is_small(s) ? SIZE_MAX : TXN_ENTRIES;
+}
+
+/* On the disk first: what a power cut takes from the log must not be older than what a part of a batch has brought into
+ * LMDB. */
+static int sync_log_files(const struct mqsync_log *log)
+{
+    for (unsigned i = 0; i < MQSYNC_LOG_FILES; i++) {
+        if (fdatasync(log->fd[i]) != 0)
+            return errno;
+    }
+    return 0;
+}
 
 /* A collection that this move touches; what the writer's copy is to know afterwards. */
 struct touched {
@@ -34,6 +64,8 @@ struct touched {
 struct move {
     struct mqsync_store *s;
     MDB_txn *txn;
+    size_t txn_n;   /* entries in it */
+    size_t txn_max; /* at most */
     struct mqsync_entry **entries;
     size_t entries_n;
     struct mqsync_collection **collections; /* all there are now, by cid; some NULL */
@@ -49,6 +81,7 @@ struct move {
 static void collect(struct move *m, const struct mqsync_table *table)
 {
     struct mqsync_store *s = m->s;
+    m->txn_max = suitable_txn(s);
     if (table && table->n > 0) {
         m->entries = malloc(table->n * sizeof(struct mqsync_entry *));
         if (!m->entries) {
@@ -74,11 +107,37 @@ static void collect(struct move *m, const struct mqsync_table *table)
     pthread_mutex_unlock(&s->lock);
 }
 
+static void begin(struct move *m)
+{
+    if (m->rc == 0)
+        m->rc = mdb_txn_begin(m->s->env, NULL, 0, &m->txn);
+    m->txn_n = 0;
+}
+
+/* Every transaction says which numbers of collections are taken: it may be the last one before the process is killed. */
+static void commit(struct move *m, uint64_t applied)
+{
+    struct mqsync_store *s = m->s;
+    struct mqsync_state state = s->state;
+    state.applied = applied;
+    if (m->collections_n > state.next_cid)
+        state.next_cid = (uint32_t)m->collections_n;
+    state.power = state.power && m->power;
+    if (m->rc == 0)
+        m->rc = mqsync_state_put(m->txn, &s->dbis, &state);
+    if (m->rc == 0) {
+        m->rc = mdb_txn_commit(m->txn);
+        m->txn = NULL;
+    }
+    if (m->rc == 0)
+        s->state = state;
+}
+
 static void get_row(struct move *m, const struct mqsync_collection *c, struct mqsync_collection_row *row)
 {
     *row = (struct mqsync_collection_row){.cid = c->cid};
     MDB_val key = {c->name_n, (void *)(uintptr_t)c->name}, value;
-    int rc = mdb_get(m->txn, m->s->dbis.collections, &key, &value);
+    int rc = m->rc ? m->rc : mdb_get(m->txn, m->s->dbis.collections, &key, &value);
     if (rc == 0 && value.mv_size == sizeof *row)
         memcpy(row, value.mv_data, sizeof *row);
     else if (rc != MDB_NOTFOUND)
@@ -91,10 +150,28 @@ static void put_row(struct move *m, struct mqsync_collection *c, const struct mq
     MDB_val key = {c->name_n, (void *)(uintptr_t)c->name}, value = {sizeof copy, &copy};
     if (m->rc == 0)
         m->rc = mdb_put(m->txn, m->s->dbis.collections, &key, &value, 0);
-    m->touched[m->touched_n++] = (struct touched){c, row->tombstones};
     /* before the commit: a snapshot without the tombstones must not go with a number that promises them */
     if (m->rc == 0)
         __atomic_store_n(&c->oldest_seq, row->oldest_seq, __ATOMIC_RELEASE);
+}
+
+/* Entries of one collection; each transaction that has some of them has its row as well. */
+static void move_entries(struct move *m, struct mqsync_collection *c, struct mqsync_collection_row *row,
+                         struct mqsync_entry *const *entries, size_t n)
+{
+    while (n > 0 && m->rc == 0) {
+        if (m->txn_n == m->txn_max) {
+            put_row(m, c, row);
+            commit(m, m->s->state.applied);
+            begin(m);
+        }
+        size_t now = n < m->txn_max - m->txn_n ? n : m->txn_max - m->txn_n;
+        if (m->rc == 0)
+            m->rc = mqsync_lmdb_put_run(m->txn, &m->s->dbis, row, entries, now);
+        m->txn_n += now;
+        entries += now;
+        n -= now;
+    }
 }
 
 /* The entries of one collection, from *at on; then its tombstones that are old enough. */
@@ -109,37 +186,30 @@ static void move_collection(struct move *m, struct mqsync_collection *c, size_t 
     size_t first = *at;
     while (*at < m->entries_n && m->entries[*at]->cid == c->cid)
         ++*at;
-    if (m->rc == 0 && *at > first)
-        m->rc = mqsync_lmdb_put_run(m->txn, &m->s->dbis, &row, m->entries + first, *at - first);
+    move_entries(m, c, &row, m->entries + first, *at - first);
     m->forgotten += mqsync_lmdb_forget(m->txn, &m->s->dbis, &row, m->forget_ms, FORGET_SLICE - m->forgotten, &m->rc);
     put_row(m, c, &row);
+    m->touched[m->touched_n++] = (struct touched){c, row.tombstones};
 }
 
+/* Between its transactions LMDB has some of the batch, and each index agrees with the records that are there. Readers lay
+ * the table over all of it, or the log; a settled view waits for the last one. What is killed in between begins again. */
 static void move_all(struct move *m, uint64_t segment)
 {
     struct mqsync_store *s = m->s;
     size_t at = 0;
+    if (m->entries_n > m->txn_max)
+        m->rc = sync_log_files(&s->log);
+    begin(m);
     for (size_t cid = 0; cid < m->collections_n && m->rc == 0; cid++) {
         if (m->collections[cid])
             move_collection(m, m->collections[cid], &at);
     }
-    struct mqsync_state state = s->state;
-    state.applied = segment;
-    if (m->collections_n > state.next_cid)
-        state.next_cid = (uint32_t)m->collections_n;
-    state.power = state.power && m->power;
     /* nothing to write: an idle broker does not wake its disk. But a segment without entries counts, since the third
      * after it takes its file */
     if (m->rc == 0 && m->entries_n == 0 && m->created == 0 && m->forgotten == 0 && segment == s->state.applied)
         return;
-    if (m->rc == 0)
-        m->rc = mqsync_state_put(m->txn, &s->dbis, &state);
-    if (m->rc == 0) {
-        m->rc = mdb_txn_commit(m->txn);
-        m->txn = NULL;
-    }
-    if (m->rc == 0)
-        s->state = state;
+    commit(m, segment);
 }
 
 int mqsync_store_move(struct mqsync_store *s, const struct mqsync_table *table, uint64_t segment,
@@ -147,8 +217,6 @@ int mqsync_store_move(struct mqsync_store *s, const struct mqsync_table *table, 
 {
     struct move m = {.s = s};
     collect(&m, table);
-    if (m.rc == 0)
-        m.rc = mdb_txn_begin(s->env, NULL, 0, &m.txn);
     if (m.rc == 0)
         move_all(&m, segment);
     if (m.txn)
@@ -248,15 +316,11 @@ static enum mqsync_code freeze(struct mqsync_store *s, struct mqsync_error *ret_
     return MQSYNC_OK;
 }
 
-/* Changes to the same records, and pages, gather in a batch, so a long one is cheaper; but a transaction's list of
- * pages is kept sorted by insertion, and a long one over a large database has very many. */
 static size_t suitable_batch(const struct mqsync_store *s)
 {
-    MDB_envinfo info;
     if (s->o.batch_bytes)
         return s->o.batch_bytes;
-    mdb_env_info(s->env, &info);
-    return info.me_last_pgno < SMALL_PAGES ? BATCH_SMALL : BATCH_LARGE;
+    return is_small(s) ? BATCH_SMALL : BATCH_LARGE;
 }
 
 static void failed(struct mqsync_store *s, const char *text, int64_t *logged_ms)
@@ -342,6 +406,12 @@ static int64_t move_due(const struct mqsync_store *s, int64_t retry_ms, int64_t 
     return due > now ? due - now : 0;
 }
 
+/* LMDB has everything up to the end of segment `target`, and nothing of one that it has a part of. The lock is held. */
+static bool is_settled(const struct mqsync_store *s, uint64_t target)
+{
+    return s->applied >= target && !s->frozen;
+}
+
 /* What nobody looks at any more: one table is kept for the next turn. */
 static void let_garbage_go(struct mqsync_store *s)
 {
@@ -371,7 +441,8 @@ void *mqsync_store_mover(void *store)
     while (!s->stop) {
         if (s->garbage)
             let_garbage_go(s);
-        int64_t wait = move_due(s, retry_ms, forget_ms);
+        /* a view that waited for the last move is opened before the next one begins */
+        int64_t wait = s->settling && is_settled(s, s->settle_target) ? 10 : move_due(s, retry_ms, forget_ms);
         if (wait > 0) {
             wait_ms(s, &s->wake_mover, wait);
             continue;
@@ -388,22 +459,30 @@ void *mqsync_store_mover(void *store)
     return NULL;
 }
 
-bool mqsync_store_settle(struct mqsync_store *s, unsigned timeout_ms)
+int mqsync_store_settle(struct mqsync_store *s, unsigned timeout_ms, MDB_txn **ret_txn)
 {
+    int rc = EAGAIN;
     pthread_mutex_lock(&s->lock);
     uint64_t target = s->active->n > 0 ? s->log.segment : s->frozen ? s->log.segment - 1 : s->applied;
     int64_t deadline = mqsync_monotonic_ms() + timeout_ms;
+    s->settling++;
+    if (target > s->settle_target)
+        s->settle_target = target;
     for (;;) {
         int64_t left = deadline - mqsync_monotonic_ms();
-        if (s->applied >= target || s->failing || s->stop || left <= 0)
+        if (is_settled(s, target) || s->failing || s->stop || left <= 0)
             break;
         s->flush = true;
         pthread_cond_signal(&s->wake_mover);
         wait_ms(s, &s->moved, left);
     }
-    bool done = s->applied >= target;
+    s->views++; /* from here on the map does not move */
+    if (is_settled(s, target))
+        rc = mqsync_lmdb_begin_read(s->env, ret_txn);
+    if (--s->settling == 0)
+        pthread_cond_signal(&s->wake_mover);
     pthread_mutex_unlock(&s->lock);
-    return done;
+    return rc;
 }
 
 /* --- the syncer --------------------------------------------------------------------------------------------------- */

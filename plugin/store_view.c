@@ -143,37 +143,44 @@ enum mqsync_code mqsync_reader_view(struct mqsync_reader *r, struct mqsync_view 
 }
 
 /* LMDB alone has it all. */
-static enum mqsync_code settled_view(struct mqsync_store *s, struct mqsync_view **ret, struct mqsync_error *ret_error)
+static enum mqsync_code settled_view(struct mqsync_store *s, MDB_txn *txn, struct mqsync_view **ret,
+                                     struct mqsync_error *ret_error)
 {
     struct mqsync_view *v = view_alloc(ret_error);
-    if (!v)
-        return MQSYNC_SERVER_ERROR;
-    v->own_txn = true;
-    memcpy(v->epoch, s->epoch, sizeof v->epoch);
-    int rc = mqsync_lmdb_begin_read(s->env, &v->txn);
-    if (rc) {
-        free(v);
-        mqsync_lmdb_fail(ret_error, rc, "cannot read", s->dir);
+    if (!v) {
+        mdb_txn_abort(txn);
         return MQSYNC_SERVER_ERROR;
     }
+    v->own_txn = true;
+    v->txn = txn;
+    memcpy(v->epoch, s->epoch, sizeof v->epoch);
     *ret = v;
     return MQSYNC_OK;
+}
+
+static void uncount_view(struct mqsync_store *s)
+{
+    pthread_mutex_lock(&s->lock);
+    s->views--;
+    pthread_mutex_unlock(&s->lock);
 }
 
 enum mqsync_code mqsync_view_settled(struct mqsync_store *s, unsigned timeout_ms, struct mqsync_view **ret,
                                      struct mqsync_error *ret_error)
 {
     struct mqsync_reader as_others = {s->dir, s->env, s->dbis};
-    bool settled = mqsync_store_settle(s, timeout_ms);
     struct mqsync_view *v = NULL;
-    pthread_mutex_lock(&s->lock);
-    s->views++; /* from here on the map does not move */
-    pthread_mutex_unlock(&s->lock);
-    enum mqsync_code code = settled ? settled_view(s, &v, ret_error) : mqsync_reader_view(&as_others, &v, ret_error);
+    MDB_txn *txn;
+    enum mqsync_code code;
+    int rc = mqsync_store_settle(s, timeout_ms, &txn);
+    if (rc == 0)
+        code = settled_view(s, txn, &v, ret_error);
+    else if (rc == EAGAIN)
+        code = mqsync_reader_view(&as_others, &v, ret_error);
+    else
+        code = mqsync_lmdb_fail(ret_error, rc, "cannot read", s->dir);
     if (code) {
-        pthread_mutex_lock(&s->lock);
-        s->views--;
-        pthread_mutex_unlock(&s->lock);
+        uncount_view(s);
         return code;
     }
     v->store = s;
@@ -189,11 +196,8 @@ void mqsync_view_close(struct mqsync_view *v)
         return;
     if (v->own_txn && v->txn)
         mdb_txn_abort(v->txn);
-    if (v->settled) {
-        pthread_mutex_lock(&v->store->lock);
-        v->store->views--;
-        pthread_mutex_unlock(&v->store->lock);
-    }
+    if (v->settled)
+        uncount_view(v->store);
     mqsync_table_free(v->own_table);
     mqsync_collections_free(&v->own_collections);
     free(v);

@@ -241,7 +241,8 @@ static void run_writer(unsigned writes, bool power, char epoch[33])
                                      .sync_interval_ms = 3,
                                      .tombstone_days = 30,
                                      .boot_id = "before",
-                                     .batch_bytes = 30000};
+                                     .batch_bytes = 30000,
+                                     .txn_entries = 9};
     struct mqsync_store *s;
     struct mqsync_collection *c;
     recording = true;

@@ -105,8 +105,9 @@ static int pump(void)
 static unsigned run_and_kill(unsigned after)
 {
     int fds[2];
-    char batch[24];
+    char batch[24], txn[24];
     snprintf(batch, sizeof batch, "%zu", options.batch_bytes);
+    snprintf(txn, sizeof txn, "%zu", options.txn_entries);
     ck_assert_int_eq(pipe(fds), 0);
     pid_t pid = fork();
     if (pid == 0) {
@@ -114,7 +115,7 @@ static unsigned run_and_kill(unsigned after)
         close(fds[0]);
         close(fds[1]);
         execl("/proc/self/exe", "test_store", "--pump", dir, options.boot_id,
-              options.durability == MQSYNC_DURABILITY_POWER ? "power" : "process", batch, (char *)NULL);
+              options.durability == MQSYNC_DURABILITY_POWER ? "power" : "process", batch, txn, (char *)NULL);
         _exit(2);
     }
     close(fds[1]);
@@ -134,6 +135,7 @@ static unsigned run_and_kill(unsigned after)
 START_TEST(a_killed_writer_loses_nothing)
 {
     options.batch_bytes = 20000; /* many moves */
+    options.txn_entries = 30;    /* each in several transactions */
     unsigned written = 0;
     for (unsigned round = 0; round < 40; round++) {
         unsigned before = written;
@@ -195,6 +197,7 @@ static uint64_t walk_ids(struct mqsync_view *v, const char *from)
 START_TEST(views_see_all)
 {
     options.batch_bytes = 3000;
+    options.txn_entries = 7;
     struct mqsync_store *s = open_store();
     struct mqsync_collection *c = ensure(s, "c");
     ensure(s, "b");
@@ -543,12 +546,13 @@ int main(int argc, char **argv)
 {
     if (argc == 4 && strcmp(argv[1], "--backup") == 0)
         return mqsync_store_backup(argv[2], argv[3], NULL, NULL, &error) == MQSYNC_OK ? EXIT_SUCCESS : EXIT_FAILURE;
-    if (argc == 6 && strcmp(argv[1], "--pump") == 0) {
+    if (argc == 7 && strcmp(argv[1], "--pump") == 0) {
         options = (struct mqsync_store_options){.dir = argv[2],
                                                 .boot_id = argv[3],
                                                 .tombstone_days = 30,
                                                 .sync_interval_ms = 20,
-                                                .batch_bytes = strtoul(argv[5], NULL, 10)};
+                                                .batch_bytes = strtoul(argv[5], NULL, 10),
+                                                .txn_entries = strtoul(argv[6], NULL, 10)};
         options.durability = strcmp(argv[4], "power") == 0 ? MQSYNC_DURABILITY_POWER : MQSYNC_DURABILITY_PROCESS;
         return pump();
     }

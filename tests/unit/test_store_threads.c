@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <lmdb.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -162,6 +163,103 @@ static void settle(struct mqsync_store *s)
     OK(mqsync_view_settled(s, PATIENCE, &v, &error));
     mqsync_view_close(v);
 }
+
+#define TURNS 40 /* records that change in turn */
+#define VIEWERS 4
+
+static atomic_int viewers_done;
+
+/* The latest changes of records that change in turn have the last seqs, without a gap. */
+static void expect_one_moment(struct mqsync_view *v)
+{
+    struct mqsync_collection_stat stat;
+    struct mqsync_walk *walk;
+    struct mqsync_slice id;
+    struct mqsync_record r;
+    ck_assert(mqsync_view_collection(v, MQSYNC_SLICE("c"), &stat));
+    OK(mqsync_walk_changes(v, MQSYNC_SLICE("c"), 0, &walk, &error));
+    for (uint64_t seq = stat.seq - TURNS + 1; seq <= stat.seq; seq++) {
+        OK(mqsync_walk_next(walk, &id, &r, &error));
+        ck_assert_uint_eq(r.seq, seq);
+    }
+    ck_assert_int_eq(mqsync_walk_next(walk, &id, &r, &error), MQSYNC_RECORD_NOT_FOUND);
+    mqsync_walk_close(walk);
+}
+
+static void *open_settled_views(void *store)
+{
+    struct mqsync_view *v;
+    for (int i = 0; i < 100; i++) {
+        OK(mqsync_view_settled(store, PATIENCE, &v, &error));
+        expect_one_moment(v);
+        mqsync_view_close(v);
+    }
+    atomic_fetch_add(&viewers_done, 1);
+    return NULL;
+}
+
+/* Batches are moved in many transactions while views are opened: none shows a part of a batch. */
+START_TEST(a_settled_view_is_one_moment)
+{
+    pthread_t threads[VIEWERS];
+    options.batch_bytes = 2000;
+    options.txn_entries = 1;
+    struct mqsync_store *s = open_store();
+    struct mqsync_collection *c = ensure(s, "c");
+    for (unsigned i = 0; atomic_load(&viewers_done) < VIEWERS; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "%u", i % TURNS * 7 % TURNS);
+        put(s, c, id, "{}", mqsync_time_now());
+        for (int t = 0; t < VIEWERS && i == TURNS; t++)
+            ck_assert_int_eq(pthread_create(&threads[t], NULL, open_settled_views, s), 0);
+        if (i % 16 == 0)
+            usleep(500);
+    }
+    for (int t = 0; t < VIEWERS; t++)
+        pthread_join(threads[t], NULL);
+    mqsync_store_close(s);
+}
+END_TEST
+
+/* Killed when LMDB has a part of the first batch of a new collection, the later change alone. */
+START_TEST(a_part_of_a_batch_is_moved_again)
+{
+    struct mqsync_record r;
+    char copy[300];
+    snprintf(copy, sizeof copy, "%s/copy", dir);
+    options.batch_bytes = 0;
+    options.txn_entries = 1;
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct mqsync_store *s = open_store();
+        struct mqsync_collection *c = ensure(s, "c");
+        put(s, c, "2", "{}", mqsync_time_now());
+        put(s, c, "1", "{}", mqsync_time_now());
+        stop_mover(AFTER_COMMIT);
+        kill(getpid(), SIGKILL);
+    }
+    int status;
+    waitpid(pid, &status, 0);
+    ck_assert(WIFSIGNALED(status));
+    OK(mqsync_store_backup(dir, copy, NULL, NULL, &error));
+    struct mqsync_store *s = open_store();
+    struct mqsync_collection *c = mqsync_store_find(s, mqsync_slice_str("c")), *d = ensure(s, "d");
+    ck_assert_ptr_nonnull(c);
+    put(s, d, "3", "{}", mqsync_time_now());
+    OK(get(s, c, "1", &r));
+    OK(get(s, c, "2", &r));
+    ck_assert_int_eq(get(s, c, "3", &r), MQSYNC_RECORD_NOT_FOUND);
+    ck_assert_int_eq(get(s, d, "1", &r), MQSYNC_RECORD_NOT_FOUND);
+    ck_assert_uint_eq(seq_of(c), 2);
+    mqsync_store_close(s);
+    OK(mqsync_store_restore(dir, copy, NULL, NULL, &error));
+    s = open_store();
+    c = ensure(s, "c");
+    OK(get(s, c, "1", &r));
+    OK(get(s, c, "2", &r));
+    mqsync_store_close(s);
+}
+END_TEST
 
 /* A `since` before a deletion that LMDB has just forgotten: either the deletion is there, or it is known that one may
  * be missing. */
@@ -360,6 +458,8 @@ int main(int argc, char **argv)
     TCase *tc = tcase_create("store-threads");
     tcase_add_checked_fixture(tc, setup, remove_dir);
     tcase_set_timeout(tc, 60);
+    tcase_add_test(tc, a_settled_view_is_one_moment);
+    tcase_add_test(tc, a_part_of_a_batch_is_moved_again);
     tcase_add_test(tc, what_is_forgotten_is_known_to_be);
     tcase_add_test(tc, the_map_grows_while_nothing_is_moved);
     tcase_add_test(tc, restarts_on_a_full_disk_lose_nothing);
