@@ -114,23 +114,37 @@ static void begin(struct move *m)
     m->txn_n = 0;
 }
 
-/* Every transaction says which numbers of collections are taken: it may be the last one before the process is killed. */
-static void commit(struct move *m, uint64_t applied)
+static void commit(struct move *m, struct mqsync_state *state)
 {
-    struct mqsync_store *s = m->s;
-    struct mqsync_state state = s->state;
-    state.applied = applied;
-    if (m->collections_n > state.next_cid)
-        state.next_cid = (uint32_t)m->collections_n;
-    state.power = state.power && m->power;
+    if (m->collections_n > state->next_cid)
+        state->next_cid = (uint32_t)m->collections_n;
     if (m->rc == 0)
-        m->rc = mqsync_state_put(m->txn, &s->dbis, &state);
+        m->rc = mqsync_state_put(m->txn, &m->s->dbis, state);
     if (m->rc == 0) {
         m->rc = mdb_txn_commit(m->txn);
         m->txn = NULL;
     }
+}
+
+/* What LMDB has said of the database still holds, a new epoch least of all: the log is read by it should the process be
+ * killed now. But the numbers of collections that have come in are taken. */
+static void commit_part(struct move *m)
+{
+    struct mqsync_state state;
     if (m->rc == 0)
-        s->state = state;
+        m->rc = mqsync_state_get(m->txn, &m->s->dbis, &state);
+    if (m->rc == 0)
+        commit(m, &state);
+}
+
+static void commit_last(struct move *m, uint64_t segment)
+{
+    struct mqsync_state state = m->s->state;
+    state.applied = segment;
+    state.power = state.power && m->power;
+    commit(m, &state);
+    if (m->rc == 0)
+        m->s->state = state;
 }
 
 static void get_row(struct move *m, const struct mqsync_collection *c, struct mqsync_collection_row *row)
@@ -162,7 +176,7 @@ static void move_entries(struct move *m, struct mqsync_collection *c, struct mqs
     while (n > 0 && m->rc == 0) {
         if (m->txn_n == m->txn_max) {
             put_row(m, c, row);
-            commit(m, m->s->state.applied);
+            commit_part(m);
             begin(m);
         }
         size_t now = n < m->txn_max - m->txn_n ? n : m->txn_max - m->txn_n;
@@ -209,7 +223,7 @@ static void move_all(struct move *m, uint64_t segment)
      * after it takes its file */
     if (m->rc == 0 && m->entries_n == 0 && m->created == 0 && m->forgotten == 0 && segment == s->state.applied)
         return;
-    commit(m, segment);
+    commit_last(m, segment);
 }
 
 int mqsync_store_move(struct mqsync_store *s, const struct mqsync_table *table, uint64_t segment,

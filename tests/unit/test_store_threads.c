@@ -21,6 +21,7 @@
 enum place { NOWHERE, BEFORE_BEGIN, BEFORE_COMMIT, AFTER_COMMIT };
 static atomic_int stop_at, stopped_at; /* where the mover is to wait, and where it does */
 static atomic_int commits_to_pass = INT_MAX, failed_commits, resizes;
+static atomic_int commits_to_live = INT_MAX; /* the process is killed after so many */
 
 static void *next_of(const char *name)
 {
@@ -57,6 +58,8 @@ int mdb_txn_commit(MDB_txn *txn)
     }
     stop_here(BEFORE_COMMIT);
     int rc = real(txn);
+    if (atomic_fetch_sub(&commits_to_live, 1) == 1)
+        kill(getpid(), SIGKILL);
     stop_here(AFTER_COMMIT);
     return rc;
 }
@@ -261,6 +264,40 @@ START_TEST(a_part_of_a_batch_is_moved_again)
 }
 END_TEST
 
+/* After a power cut, which changes the epoch by which the log is read. */
+START_TEST(a_recovery_that_is_killed_loses_nothing)
+{
+    struct mqsync_record r;
+    char epoch[33];
+    options.batch_bytes = 0;
+    options.txn_entries = 1;
+    struct mqsync_store *s = open_store();
+    memcpy(epoch, mqsync_store_epoch(s), sizeof epoch);
+    mqsync_store_close(s);
+    for (int run = 0; run < 2; run++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            options.boot_id = run == 0 ? "boot-1" : "boot-2";
+            atomic_store(&commits_to_live, run == 0 ? INT_MAX : 2); /* of the tables, and of a part */
+            s = open_store();
+            for (int i = 0; i < 3; i++)
+                put(s, ensure(s, "c"), (char[]){(char)('0' + i), '\0'}, "{}", mqsync_time_now());
+            kill(getpid(), SIGKILL);
+        }
+        int status;
+        waitpid(pid, &status, 0);
+        ck_assert(WIFSIGNALED(status));
+    }
+    options.boot_id = "boot-2";
+    s = open_store();
+    ck_assert_str_ne(mqsync_store_epoch(s), epoch);
+    ck_assert_uint_eq(seq_of(ensure(s, "c")), 3);
+    for (int i = 0; i < 3; i++)
+        OK(get(s, ensure(s, "c"), (char[]){(char)('0' + i), '\0'}, &r));
+    mqsync_store_close(s);
+}
+END_TEST
+
 /* A `since` before a deletion that LMDB has just forgotten: either the deletion is there, or it is known that one may
  * be missing. */
 START_TEST(what_is_forgotten_is_known_to_be)
@@ -460,6 +497,7 @@ int main(int argc, char **argv)
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, a_settled_view_is_one_moment);
     tcase_add_test(tc, a_part_of_a_batch_is_moved_again);
+    tcase_add_test(tc, a_recovery_that_is_killed_loses_nothing);
     tcase_add_test(tc, what_is_forgotten_is_known_to_be);
     tcase_add_test(tc, the_map_grows_while_nothing_is_moved);
     tcase_add_test(tc, restarts_on_a_full_disk_lose_nothing);
