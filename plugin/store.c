@@ -660,6 +660,11 @@ static enum mqsync_code was_live(struct mqsync_store *s, const struct mqsync_col
     return rc ? mqsync_lmdb_fail(ret_error, rc, "cannot read", s->dir) : MQSYNC_OK;
 }
 
+static bool passes(uint64_t before, uint64_t now, uint64_t mark)
+{
+    return before < mark && now >= mark;
+}
+
 enum mqsync_code mqsync_store_put(struct mqsync_store *s, struct mqsync_collection *c, struct mqsync_slice id,
                                   const struct mqsync_record *r, struct mqsync_error *ret_error)
 {
@@ -680,9 +685,10 @@ enum mqsync_code mqsync_store_put(struct mqsync_store *s, struct mqsync_collecti
         mqsync_log_undo(&s->log, before);
         code = mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
     }
-    /* the first entry of a table starts the mover's clock, a full batch wakes it at once; at other times it sleeps on
-     */
-    if (code == MQSYNC_OK && (s->active->n == 1 || (before < s->batch_bytes && s->log.end >= s->batch_bytes)))
+    /* the first entry of a table starts the mover's clock; when they are no longer few it goes faster, and a full batch
+     * stops it; at other times the mover sleeps on */
+    if (code == MQSYNC_OK && (s->active->n == 1 || passes(before, s->log.end, MQSYNC_FEW_BYTES) ||
+                              passes(before, s->log.end, s->batch_bytes)))
         pthread_cond_signal(&s->wake_mover);
     pthread_mutex_unlock(&s->lock);
     s->last_get.collection = NULL;

@@ -13,7 +13,8 @@
 
 #include "store_internal.h"
 
-#define MOVE_AFTER_MS 1000 /* the oldest entry of a table waits this long at most */
+#define MOVE_AFTER_MS 1000      /* the oldest entry of a table waits this long at most, */
+#define MOVE_FEW_AFTER_MS 10000 /* with a log as short as MQSYNC_FEW_BYTES this long */
 #define SMALL_PAGES (64u * 1024 * 1024 / 4096)
 #define BATCH_SMALL ((size_t)16 * 1024 * 1024)
 #define BATCH_LARGE ((size_t)4 * 1024 * 1024)
@@ -406,17 +407,19 @@ static unsigned move_now(struct mqsync_store *s, int64_t *logged_ms)
     return forgotten;
 }
 
-/* Milliseconds until a move is due; 0: now. The lock is held. */
+/* Milliseconds until a move is due; 0: now. Each move writes a dozen pages besides what it moves: where few changes
+ * come, which is where the disk is a memory card, they wait for each other. The lock is held. */
 static int64_t move_due(const struct mqsync_store *s, int64_t retry_ms, int64_t forget_ms)
 {
     int64_t now = mqsync_monotonic_ms();
     int64_t due = forget_ms;
+    int64_t after = s->active_since_ms + (s->log.end < MQSYNC_FEW_BYTES ? MOVE_FEW_AFTER_MS : MOVE_AFTER_MS);
     if (s->failing && !s->retry_now)
         due = retry_ms;
     else if (s->frozen || (s->active->n > 0 && (s->flush || s->log.end >= s->batch_bytes)))
         due = now;
-    else if (s->active->n > 0 && s->active_since_ms + MOVE_AFTER_MS < due)
-        due = s->active_since_ms + MOVE_AFTER_MS;
+    else if (s->active->n > 0 && after < due)
+        due = after;
     return due > now ? due - now : 0;
 }
 
