@@ -553,6 +553,20 @@ static void compose(struct mqsync_exchange *x)
     x->wire_is_last = !answer_of(x)->more;
 }
 
+int mqsync_exchange_refuse(struct lws *wsi, struct mqsync_http_answer *a)
+{
+    struct mqsync_exchange x = {
+        .bridge = mqsync_server_bridge(wsi), .wsi = wsi, .method = MQSYNC_HTTP_METHODS_N, .own = *a, .close = true};
+    int result;
+
+    compose(&x);
+    result = x.wire.failed || lws_write(wsi, (unsigned char *)x.wire.p, x.wire.n, LWS_WRITE_HTTP_FINAL) < 0 ? -1 : 0;
+    mqsync_buf_free(&x.wire);
+    mqsync_buf_free(&x.own.body);
+    a->body = x.own.body;
+    return result;
+}
+
 static int finish(struct mqsync_exchange **at)
 {
     struct mqsync_exchange *x = *at;

@@ -62,25 +62,6 @@ int64_t mqsync_socket_silent_ms(struct mqsync_socket *s)
 
 /* --- plain HTTP --------------------------------------------------------------------------------------------------- */
 
-static int respond(struct lws *wsi, struct mqsync_http_answer *a)
-{
-    unsigned char head[LWS_PRE + 1024], *start = head + LWS_PRE, *p = start, *end = head + sizeof(head) - 1;
-    struct mqsync_buf body = {0};
-    char room[LWS_PRE] = {0};
-    int result = -1;
-
-    mqsync_buf_add(&body, room, sizeof(room));
-    mqsync_buf_add_slice(&body, mqsync_buf_slice(&a->body));
-    if (!a->body.failed && !body.failed &&
-        !lws_add_http_common_headers(wsi, a->status, a->content_type, a->body.n, &p, end) &&
-        !lws_finalize_write_http_header(wsi, start, &p, end) &&
-        lws_write(wsi, (unsigned char *)body.p + LWS_PRE, a->body.n, LWS_WRITE_HTTP_FINAL) >= 0)
-        result = 0;
-    mqsync_buf_free(&body);
-    mqsync_buf_free(&a->body);
-    return result;
-}
-
 bool mqsync_socket_header(struct lws *wsi, enum lws_token_indexes which, char *out, size_t size)
 {
     int n = lws_hdr_total_length(wsi, which);
@@ -111,7 +92,7 @@ static int on_http(struct mqsync_socket *socket, struct lws *wsi, struct mqsync_
     struct mqsync_http_answer answer = {0};
 
     if (too_many(wsi, &answer)) {
-        respond(wsi, &answer);
+        mqsync_exchange_refuse(wsi, &answer);
         return -1;
     }
     return mqsync_exchange_begin(mqsync_server_bridge(wsi), wsi, path, &socket->exchange);
@@ -187,7 +168,7 @@ static int on_upgrade(struct lws *wsi, char *to)
         check_upgrade(wsi, &answer);
     if (!answer.status)
         return 0;
-    return respond(wsi, &answer) || body ? -1 : 1;
+    return mqsync_exchange_refuse(wsi, &answer) || body ? -1 : 1;
 }
 
 /* libwebsockets gets the window sizes of the two directions mixed up; only clients that ask for a size notice. */
