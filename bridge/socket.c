@@ -14,7 +14,6 @@
 #include "tunnel.h"
 
 enum {
-    PATH_MAX_BYTES = 2048,
     AT_ONCE = 64,   /* messages to one connection before the others get their turn */
     READS_MAX = 64, /* of MQSYNC_SOCKET_RX from one connection before the others get their turn */
 };
@@ -130,7 +129,7 @@ static bool wants_websocket(struct lws *wsi, const char *to)
 static void check_upgrade(struct lws *wsi, struct mqsync_http_answer *ret)
 {
     const struct mqsync_bridge *b = mqsync_server_bridge(wsi);
-    char path[PATH_MAX_BYTES], origin[512];
+    char path[MQSYNC_HEAD_MAX], origin[512];
     const char *collections;
     bool got = mqsync_socket_header(wsi, WSI_TOKEN_GET_URI, path, sizeof(path)),
          tunnel = got && strcmp(path, "/mqtt") == 0;
@@ -183,7 +182,7 @@ static bool asks_for_window(struct lws *wsi)
 /* The last moment at which the request's headers are there. */
 static int keep_request(struct mqsync_socket *socket, struct lws *wsi)
 {
-    char path[PATH_MAX_BYTES], extensions[1024], token[MQSYNC_HEAD_MAX]; /* one that is too long is refused as such */
+    char path[MQSYNC_HEAD_MAX], extensions[1024], token[MQSYNC_HEAD_MAX]; /* one that is too long is refused as such */
     const char *collections, *value;
 
     if (!mqsync_socket_header(wsi, WSI_TOKEN_GET_URI, path, sizeof(path)) ||

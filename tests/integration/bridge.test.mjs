@@ -209,6 +209,15 @@ for (const database of [true, false]) {
         await app.take(database ? { type: 'insert', collection: b } : { type: 'sync', collection: b });
     });
 
+    test(`/ws/{c1},{c2},...: as many as fit into a request, ${how}`, async () => {
+        const names = Array.from({ length: 150 }, () => `${unique('a-name-of-').padEnd(64, '.')}`);
+        const client = await bridge.client(`/ws/${names.join(',')}`);
+        assert.equal(client.refused, undefined);
+        for (const collection of names) {
+            await client.take({ type: 'subscribed', collection });
+        }
+    });
+
     test(`/ws/{c}: an app subscribes to a collection that is not in its path, ${how}`, async () => {
         const [a, b, c] = [unique('a'), unique('b'), unique('c')];
         const device = await broker.client();
