@@ -157,9 +157,20 @@ static bool takes_body(enum mqsync_http_method method)
     return method == MQSYNC_HTTP_POST || method == MQSYNC_HTTP_PUT || method == MQSYNC_HTTP_PATCH;
 }
 
+/* list: of options, as in Connection; it is taken apart. */
+static bool lists(char *list, const char *option)
+{
+    const char *one;
+
+    while ((one = strsep(&list, ", \t")))
+        if (strcasecmp(one, option) == 0)
+            return true;
+    return false;
+}
+
 static void read_framing(struct mqsync_exchange *x)
 {
-    char length[LENGTH_MAX], encoding[32], expect[32], version[16], connection[32];
+    char length[LENGTH_MAX], encoding[32], expect[32], version[16], connection[256];
 
     x->is_old =
         mqsync_socket_header(x->wsi, WSI_TOKEN_HTTP, version, sizeof(version)) && strcmp(version, "HTTP/1.0") == 0;
@@ -178,7 +189,7 @@ static void read_framing(struct mqsync_exchange *x)
     x->has_body = x->chunked || x->length > 0;
     x->close = x->is_old || (takes_body(x->method) && !x->has_length); /* libwebsockets would wait for more */
     if (mqsync_socket_header(x->wsi, WSI_TOKEN_CONNECTION, connection, sizeof(connection)) &&
-        strcasecmp(connection, "close") == 0)
+        lists(connection, "close"))
         x->close = true;
     if (mqsync_socket_header(x->wsi, WSI_TOKEN_HTTP_EXPECT, expect, sizeof(expect)))
         x->continues = strcasecmp(expect, "100-continue") == 0;

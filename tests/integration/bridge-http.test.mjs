@@ -375,6 +375,9 @@ test('bodies: too long, in chunks, after 100 Continue, unwanted; several request
     const old = await raw(bridge, `GET /sync/${c} HTTP/1.0\r\n\r\n`);
     assert.match(old, /^HTTP\/1.1 200 [^]*connection: close[^]*"more":false/);
     assert.doesNotMatch(old, /transfer-encoding/i);
+    for (const connection of ['close', 'Close', 'TE, close', 'close ,TE']) { // it ends, else raw() would wait for more
+        assert.match(await raw(bridge, `GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: ${connection}\r\n\r\n`), /connection: close\r\n/, connection);
+    }
 
     const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
     const sockets = new Set();
