@@ -324,11 +324,15 @@ static size_t max_body(const struct mqsync_exchange *x)
 static void refuse_size(struct mqsync_exchange *x)
 {
     if (!answer_of(x)->status) {
+        static const char text[] = "the body is longer than the bridge takes";
         const char *user = x->rest && x->rest->claims.user ? x->rest->claims.user : "";
         mqsync_log(MQSYNC_LOG_WARNING, "MQS3024",
                    "%s (user '%s') has sent an HTTP request with a body of more than %zu bytes",
                    mqsync_server_client(x->wsi), user, max_body(x));
-        fail(x, 413, MQSYNC_INVALID_MESSAGE, "the body is longer than the bridge takes");
+        if (x->rest)
+            mqsync_rest_fail_too_long(x->rest, text);
+        else
+            fail(x, 413, MQSYNC_INVALID_MESSAGE, text);
     }
     refuse_body(x);
 }
