@@ -521,6 +521,8 @@ static void compose_head(struct mqsync_exchange *x)
         snprintf(line, sizeof(line), "%u", a->retry_after);
         add_header(out, "retry-after", line);
     }
+    if (a->tells_websocket)
+        add_header(out, "sec-websocket-version", "13");
     if (x->under_sync)
         add_cors(x, out);
     add_header(out, "connection", x->close ? "close" : "keep-alive");

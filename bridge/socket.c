@@ -126,6 +126,15 @@ static bool wants_websocket(struct lws *wsi, const char *to)
            strcasestr(connection, "upgrade");
 }
 
+/* Of RFC 6455, or not said: the library does not look. */
+static bool version_fits(struct lws *wsi)
+{
+    char version[8];
+
+    return mqsync_socket_header(wsi, WSI_TOKEN_VERSION, version, sizeof(version)) &&
+           (!version[0] || strcmp(version, "13") == 0);
+}
+
 static void check_upgrade(struct lws *wsi, struct mqsync_http_answer *ret)
 {
     const struct mqsync_bridge *b = mqsync_server_bridge(wsi);
@@ -134,6 +143,7 @@ static void check_upgrade(struct lws *wsi, struct mqsync_http_answer *ret)
     bool got = mqsync_socket_header(wsi, WSI_TOKEN_GET_URI, path, sizeof(path)),
          tunnel = got && strcmp(path, "/mqtt") == 0;
 
+    ret->tells_websocket = !version_fits(wsi);
     if (!got || !(tunnel ? b->config->bridge.mqtt : mqsync_http_is_websocket(path, &collections)))
         mqsync_http_fail(404, MQSYNC_INVALID_MESSAGE, "there is no WebSocket at this path", ret);
     else if (!mqsync_socket_header(wsi, WSI_TOKEN_ORIGIN, origin, sizeof(origin)) ||
@@ -141,6 +151,8 @@ static void check_upgrade(struct lws *wsi, struct mqsync_http_answer *ret)
         mqsync_http_fail(403, MQSYNC_UNAUTHORIZED, "pages of this origin are not allowed here", ret);
     else if (!lws_hdr_total_length(wsi, WSI_TOKEN_HOST) || !lws_hdr_total_length(wsi, WSI_TOKEN_KEY))
         mqsync_http_fail(400, MQSYNC_INVALID_MESSAGE, "a WebSocket begins with Host and Sec-WebSocket-Key", ret);
+    else if (ret->tells_websocket)
+        mqsync_http_fail(400, MQSYNC_INVALID_MESSAGE, "the WebSocket protocol here has version 13", ret);
     else if (!subprotocol_fits(wsi, tunnel))
         mqsync_http_fail(400, MQSYNC_INVALID_MESSAGE,
                          tunnel ? "the WebSocket subprotocol here is mqtt" : "no such WebSocket subprotocol here", ret);

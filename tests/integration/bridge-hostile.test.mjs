@@ -45,6 +45,10 @@ test('handshakes that are not whole, and such as are odd', async () => {
     await answer(request({ 'Sec-WebSocket-Key': 'x'.repeat(1000) }));
     await answer(request({ 'Sec-WebSocket-Key': 'x'.repeat(1000), 'Sec-WebSocket-Protocol': 'mqtt' }).replace('/ws', '/mqtt'));
     await works();
+    for (const version of ['8', '14', '13, 8']) {
+        const refused = await raw(bridge, request({ 'Sec-WebSocket-Version': version }));
+        assert.match(refused, /^HTTP\/1\.1 400 [^]*\r\nsec-websocket-version: 13\r\n[^]*"INVALID_MESSAGE"/, version);
+    }
     for (const upgrade of ['WebSocket', 'WEBSOCKET']) {
         assert.equal(await answer(request({ Upgrade: upgrade, Connection: 'keep-alive, upgrade' })), '101 Switching Protocols', upgrade);
     }
