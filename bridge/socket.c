@@ -348,11 +348,22 @@ static bool write_together(struct mqsync_socket *socket, uint16_t *ret_code, con
     return good && write_raw(socket, out, n);
 }
 
+/* libwebsockets says nothing of pings, and a Unix socket does not tell when something came last. But when the answer to
+ * a ping has left the library asks for more, though nobody had wished to write. */
+static void note_ping(struct mqsync_socket *socket)
+{
+    struct mqsync_session *s = socket->session;
+
+    if (!s->queue.n && !s->closing_ms && !socket->deflating && mqsync_socket_silent_ms(socket) == INT64_MAX)
+        mqsync_session_heard(s, mqsync_monotonic_us() / 1000);
+}
+
 static int on_writable(struct mqsync_socket *socket)
 {
     const char *reason = NULL;
     uint16_t code = 0;
 
+    note_ping(socket);
     if (socket->deflate)
         return write_deflated(socket);
     if (!write_together(socket, &code, &reason) || end(socket, code, reason))
