@@ -78,6 +78,21 @@ void mqsync_channel_remove(struct mqsync_channel *c, struct mqsync_feed *f)
     last->place = f->place;
 }
 
+static struct mqsync_frame *frame_of(const struct mqsync_channel *c, struct mqsync_slice payload, uint64_t seq)
+{
+    struct mqsync_frame *frame = mqsync_frame_alloc(payload);
+    bool insert = mqsync_slice_starts_with(payload, "{\"type\":\"insert\",");
+    uint64_t version = 0;
+
+    if (!frame)
+        return NULL;
+    frame->channel = c->id;
+    frame->seq = seq;
+    frame->whole = insert || mqsync_slice_starts_with(payload, "{\"type\":\"delete\",");
+    frame->again = insert && !(mqsync_event_version(payload, &version) && version == 1);
+    return frame;
+}
+
 void mqsync_channels_event(struct mqsync_bridge *b, const struct mqsync_upstream_event *e)
 {
     struct mqsync_pending_command *command = mqsync_pending_announce(&b->pending, e->mark);
@@ -94,11 +109,7 @@ void mqsync_channels_event(struct mqsync_bridge *b, const struct mqsync_upstream
     if (seq > c->last_seq)
         c->last_seq = seq;
     c->stirred = true;
-    frame = c->n ? mqsync_frame_alloc(e->payload) : NULL;
-    if (frame) {
-        frame->channel = c->id;
-        frame->seq = seq;
-    }
+    frame = c->n ? frame_of(c, e->payload, seq) : NULL;
     struct mqsync_showing showing = {e, frame, c->id, seq, NULL, NULL, NULL};
     /* from the end: a feed that is closed on the way is replaced by one that has had its turn */
     for (size_t i = c->n; i-- > 0;) {

@@ -157,9 +157,20 @@ static bool takes_body(enum mqsync_http_method method)
     return method == MQSYNC_HTTP_POST || method == MQSYNC_HTTP_PUT || method == MQSYNC_HTTP_PATCH;
 }
 
+/* list: of options, as in Connection; it is taken apart. */
+static bool lists(char *list, const char *option)
+{
+    const char *one;
+
+    while ((one = strsep(&list, ", \t")))
+        if (strcasecmp(one, option) == 0)
+            return true;
+    return false;
+}
+
 static void read_framing(struct mqsync_exchange *x)
 {
-    char length[LENGTH_MAX], encoding[32], expect[32], version[16], connection[32];
+    char length[LENGTH_MAX], encoding[32], expect[32], version[16], connection[256];
 
     x->is_old =
         mqsync_socket_header(x->wsi, WSI_TOKEN_HTTP, version, sizeof(version)) && strcmp(version, "HTTP/1.0") == 0;
@@ -178,7 +189,7 @@ static void read_framing(struct mqsync_exchange *x)
     x->has_body = x->chunked || x->length > 0;
     x->close = x->is_old || (takes_body(x->method) && !x->has_length); /* libwebsockets would wait for more */
     if (mqsync_socket_header(x->wsi, WSI_TOKEN_CONNECTION, connection, sizeof(connection)) &&
-        strcasecmp(connection, "close") == 0)
+        lists(connection, "close"))
         x->close = true;
     if (mqsync_socket_header(x->wsi, WSI_TOKEN_HTTP_EXPECT, expect, sizeof(expect)))
         x->continues = strcasecmp(expect, "100-continue") == 0;
@@ -313,11 +324,15 @@ static size_t max_body(const struct mqsync_exchange *x)
 static void refuse_size(struct mqsync_exchange *x)
 {
     if (!answer_of(x)->status) {
+        static const char text[] = "the body is longer than the bridge takes";
         const char *user = x->rest && x->rest->claims.user ? x->rest->claims.user : "";
         mqsync_log(MQSYNC_LOG_WARNING, "MQS3024",
                    "%s (user '%s') has sent an HTTP request with a body of more than %zu bytes",
                    mqsync_server_client(x->wsi), user, max_body(x));
-        fail(x, 413, MQSYNC_INVALID_MESSAGE, "the body is longer than the bridge takes");
+        if (x->rest)
+            mqsync_rest_fail_too_long(x->rest, text);
+        else
+            fail(x, 413, MQSYNC_INVALID_MESSAGE, text);
     }
     refuse_body(x);
 }
@@ -506,6 +521,8 @@ static void compose_head(struct mqsync_exchange *x)
         snprintf(line, sizeof(line), "%u", a->retry_after);
         add_header(out, "retry-after", line);
     }
+    if (a->tells_websocket)
+        add_header(out, "sec-websocket-version", "13");
     if (x->under_sync)
         add_cors(x, out);
     add_header(out, "connection", x->close ? "close" : "keep-alive");
@@ -551,6 +568,20 @@ static void compose(struct mqsync_exchange *x)
     }
     compose_body(x, x->streams && !x->is_old);
     x->wire_is_last = !answer_of(x)->more;
+}
+
+int mqsync_exchange_refuse(struct lws *wsi, struct mqsync_http_answer *a)
+{
+    struct mqsync_exchange x = {
+        .bridge = mqsync_server_bridge(wsi), .wsi = wsi, .method = MQSYNC_HTTP_METHODS_N, .own = *a, .close = true};
+    int result;
+
+    compose(&x);
+    result = x.wire.failed || lws_write(wsi, (unsigned char *)x.wire.p, x.wire.n, LWS_WRITE_HTTP_FINAL) < 0 ? -1 : 0;
+    mqsync_buf_free(&x.wire);
+    mqsync_buf_free(&x.own.body);
+    a->body = x.own.body;
+    return result;
 }
 
 static int finish(struct mqsync_exchange **at)

@@ -19,6 +19,10 @@ int mqsync_exchange_body_end(struct mqsync_exchange *x);
 int mqsync_exchange_writable(struct mqsync_exchange **x);
 void mqsync_exchange_close(struct mqsync_exchange *x); /* NULL is fine */
 
+/* Answers a request that becomes no exchange, such as a refused upgrade, in one write. Frees what the answer holds. Not
+ * 0: it could not be written; the connection is to be closed either way. */
+int mqsync_exchange_refuse(struct lws *wsi, struct mqsync_http_answer *a);
+
 /* There is (more of) an answer. */
 void mqsync_exchange_wake(struct mqsync_exchange *x);
 

@@ -99,6 +99,15 @@ static void not_live(struct mqsync_bridge *b, struct mqsync_feed *f)
     mqsync_feed_hunger(b, f);
 }
 
+/* With full_updates only what is no `update` can be passed on as it is, and not to a slow reader: what he is to be sent
+ * is read when there is room for it. An app that may have changed a record of its own before that came back is sent the
+ * page that goes with it, too. */
+static bool passes(const struct mqsync_feed *f, const struct mqsync_frame *frame, bool own)
+{
+    return !f->full_updates || frame->n == 0 ||
+           (frame->whole && !own && !(frame->again && f->tombstones) && f->session->queue.bytes <= MQSYNC_QUEUE_LOW);
+}
+
 void mqsync_feed_event(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t seq, struct mqsync_frame *frame,
                        bool own)
 {
@@ -117,7 +126,7 @@ void mqsync_feed_event(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t 
     }
     if (seq <= f->seq)
         return;
-    if (seq != f->seq + 1 || !frame || (f->full_updates && !nothing)) {
+    if (seq != f->seq + 1 || !frame || !passes(f, frame, own)) {
         not_live(b, f);
         return;
     }

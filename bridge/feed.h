@@ -27,7 +27,7 @@ struct mqsync_feed {
     size_t place;             /* among the channel's */
     bool subscription;        /* or one `sync` */
     bool live, started;
-    bool full_updates; /* an update carries the whole record: changes are read, not passed on */
+    bool full_updates; /* an update carries the whole record: it is read, not passed on */
     bool tombstones;   /* the snapshot ends with a `delete` for each tombstone */
     bool no_pages;     /* no snapshot */
     bool has_since;

@@ -121,6 +121,13 @@ static bool announce(struct mqsync_bridge *b, struct mqsync_feed *f, const struc
     return false;
 }
 
+/* A view that may be behind what has been announced, and so behind what the client has been sent, goes on with that. It
+ * cannot tell that there is another state to begin with. */
+static bool knows_enough(const struct mqsync_feed *f, const struct moment *m)
+{
+    return f->counting || (f->started && (f->whole || can_resume(f, m)));
+}
+
 /* Going on, perhaps after a restart of the broker with another database. */
 static void resume(struct mqsync_feed *f, const struct moment *m)
 {
@@ -474,12 +481,12 @@ enum mqsync_feed_step mqsync_feed_read(struct mqsync_bridge *b, struct mqsync_fe
 
     mqsync_view_collection(view, m.name, &m.stat);
     m.fresh = b->database.opened_us >= f->channel->since_us && m.stat.seq >= f->channel->last_seq;
+    if (!m.fresh && !knows_enough(f, &m))
+        return MQSYNC_STEP_FRESH;
     if (f->started || f->counting)
         resume(f, &m);
-    else if (m.fresh)
-        begin(f, &m);
     else
-        return MQSYNC_STEP_FRESH;
+        begin(f, &m);
     if (f->counting) {
         enum mqsync_feed_step counted = step_count(b, f, &m, ret_error);
         if (counted != MQSYNC_STEP_DONE)

@@ -14,6 +14,7 @@ struct mqsync_http_answer {
     const char *allow;    /* the methods that the path has; NULL: not said */
     const char *policy;   /* Content-Security-Policy; NULL: none */
     unsigned retry_after; /* seconds; 0: not said */
+    bool tells_websocket; /* which version of that protocol is spoken */
 };
 
 #endif

@@ -133,6 +133,14 @@ void mqsync_rest_fail_unavailable(struct mqsync_rest *r, const char *text)
     fail_as(r, 503, &e);
 }
 
+void mqsync_rest_fail_too_long(struct mqsync_rest *r, const char *text)
+{
+    struct mqsync_error e;
+
+    mqsync_fail(&e, MQSYNC_INVALID_MESSAGE, "%s", text);
+    fail_as(r, 413, &e);
+}
+
 /* --- who asks ----------------------------------------------------------------------------------------------------- */
 
 static enum mqsync_code authenticate(struct mqsync_rest *r, struct mqsync_slice authorization,
@@ -231,8 +239,8 @@ struct mqsync_rest *mqsync_rest_open(struct mqsync_bridge *b, struct mqsync_exch
                                      const struct mqsync_rest_request *request)
 {
     struct mqsync_rest *r = calloc(1, sizeof(*r));
-    struct mqsync_error e;
-    enum mqsync_code code;
+    struct mqsync_error e, e_target;
+    enum mqsync_code code, code_target;
 
     if (!r)
         return NULL;
@@ -242,13 +250,16 @@ struct mqsync_rest *mqsync_rest_open(struct mqsync_bridge *b, struct mqsync_exch
     r->reading = r->method == MQSYNC_HTTP_GET || r->method == MQSYNC_HTTP_HEAD;
     r->arrived_us = mqsync_monotonic_us();
     enter(b, r);
+    code_target = check_target(r, &request->target, &e_target); /* first, since every error names the target */
     code = authenticate(r, request->authorization, &e);
     if (code == MQSYNC_AUTH_FAILED)
         mqsync_log(MQSYNC_LOG_WARNING, "MQS3021", "refused %s (user ''): %s", request->address, e.text);
     if (code == MQSYNC_OK)
         code = count(r, request->address, &e);
-    if (code == MQSYNC_OK)
-        code = check_target(r, &request->target, &e);
+    if (code == MQSYNC_OK && code_target != MQSYNC_OK) {
+        code = code_target;
+        e = e_target;
+    }
     if (code == MQSYNC_OK)
         code = allow(r, &e);
     if (code == MQSYNC_OK && r->reading)
@@ -283,14 +294,18 @@ static void write_record(struct mqsync_rest *r, struct mqsync_slice body)
     struct mqsync_target target = {mqsync_slice_str(r->collection), mqsync_slice_str(r->record_id)};
     struct mqsync_message m;
     struct mqsync_error e;
+    enum mqsync_code code;
 
-    if (mqsync_query_command(r->method, &target, body, &b->answer, &b->message, &m, &e) != MQSYNC_OK) {
+    code = mqsync_query_command(r->method, &target, body, &b->answer, &b->message, &m, &e);
+    if (m.record_id.n) { /* an error names it, too */
+        memmove(r->record_id, m.record_id.p, m.record_id.n);
+        r->record_id[m.record_id.n] = '\0';
+    }
+    if (code != MQSYNC_OK) {
         b->metrics.invalid_messages++;
         mqsync_rest_fail(r, &e);
         return;
     }
-    memcpy(r->record_id, m.record_id.p, m.record_id.n);
-    r->record_id[m.record_id.n] = '\0';
     b->metrics.messages[m.type]++;
     if (!mqsync_upstream_is_up(b->upstream))
         mqsync_rest_fail_unavailable(r, "the broker is not there; nothing was changed");

@@ -78,6 +78,8 @@ void mqsync_rest_close(struct mqsync_rest *r); /* NULL is fine */
 void mqsync_rest_fail(struct mqsync_rest *r, const struct mqsync_error *e);
 /* SERVER_ERROR as well, but with 503: try again later. */
 void mqsync_rest_fail_unavailable(struct mqsync_rest *r, const char *text);
+/* The same with status 413. */
+void mqsync_rest_fail_too_long(struct mqsync_rest *r, const char *text);
 
 struct mqsync_rest *mqsync_rest_find(struct mqsync_bridge *b, uint64_t handle); /* NULL: gone */
 /* An answer to its command (question 0) or question. */

@@ -14,7 +14,6 @@
 #include "tunnel.h"
 
 enum {
-    PATH_MAX_BYTES = 2048,
     AT_ONCE = 64,   /* messages to one connection before the others get their turn */
     READS_MAX = 64, /* of MQSYNC_SOCKET_RX from one connection before the others get their turn */
 };
@@ -62,25 +61,6 @@ int64_t mqsync_socket_silent_ms(struct mqsync_socket *s)
 
 /* --- plain HTTP --------------------------------------------------------------------------------------------------- */
 
-static int respond(struct lws *wsi, struct mqsync_http_answer *a)
-{
-    unsigned char head[LWS_PRE + 1024], *start = head + LWS_PRE, *p = start, *end = head + sizeof(head) - 1;
-    struct mqsync_buf body = {0};
-    char room[LWS_PRE] = {0};
-    int result = -1;
-
-    mqsync_buf_add(&body, room, sizeof(room));
-    mqsync_buf_add_slice(&body, mqsync_buf_slice(&a->body));
-    if (!a->body.failed && !body.failed &&
-        !lws_add_http_common_headers(wsi, a->status, a->content_type, a->body.n, &p, end) &&
-        !lws_finalize_write_http_header(wsi, start, &p, end) &&
-        lws_write(wsi, (unsigned char *)body.p + LWS_PRE, a->body.n, LWS_WRITE_HTTP_FINAL) >= 0)
-        result = 0;
-    mqsync_buf_free(&body);
-    mqsync_buf_free(&a->body);
-    return result;
-}
-
 bool mqsync_socket_header(struct lws *wsi, enum lws_token_indexes which, char *out, size_t size)
 {
     int n = lws_hdr_total_length(wsi, which);
@@ -111,7 +91,7 @@ static int on_http(struct mqsync_socket *socket, struct lws *wsi, struct mqsync_
     struct mqsync_http_answer answer = {0};
 
     if (too_many(wsi, &answer)) {
-        respond(wsi, &answer);
+        mqsync_exchange_refuse(wsi, &answer);
         return -1;
     }
     return mqsync_exchange_begin(mqsync_server_bridge(wsi), wsi, path, &socket->exchange);
@@ -146,14 +126,24 @@ static bool wants_websocket(struct lws *wsi, const char *to)
            strcasestr(connection, "upgrade");
 }
 
+/* Of RFC 6455, or not said: the library does not look. */
+static bool version_fits(struct lws *wsi)
+{
+    char version[8];
+
+    return mqsync_socket_header(wsi, WSI_TOKEN_VERSION, version, sizeof(version)) &&
+           (!version[0] || strcmp(version, "13") == 0);
+}
+
 static void check_upgrade(struct lws *wsi, struct mqsync_http_answer *ret)
 {
     const struct mqsync_bridge *b = mqsync_server_bridge(wsi);
-    char path[PATH_MAX_BYTES], origin[512];
+    char path[MQSYNC_HEAD_MAX], origin[512];
     const char *collections;
     bool got = mqsync_socket_header(wsi, WSI_TOKEN_GET_URI, path, sizeof(path)),
          tunnel = got && strcmp(path, "/mqtt") == 0;
 
+    ret->tells_websocket = !version_fits(wsi);
     if (!got || !(tunnel ? b->config->bridge.mqtt : mqsync_http_is_websocket(path, &collections)))
         mqsync_http_fail(404, MQSYNC_INVALID_MESSAGE, "there is no WebSocket at this path", ret);
     else if (!mqsync_socket_header(wsi, WSI_TOKEN_ORIGIN, origin, sizeof(origin)) ||
@@ -161,6 +151,8 @@ static void check_upgrade(struct lws *wsi, struct mqsync_http_answer *ret)
         mqsync_http_fail(403, MQSYNC_UNAUTHORIZED, "pages of this origin are not allowed here", ret);
     else if (!lws_hdr_total_length(wsi, WSI_TOKEN_HOST) || !lws_hdr_total_length(wsi, WSI_TOKEN_KEY))
         mqsync_http_fail(400, MQSYNC_INVALID_MESSAGE, "a WebSocket begins with Host and Sec-WebSocket-Key", ret);
+    else if (ret->tells_websocket)
+        mqsync_http_fail(400, MQSYNC_INVALID_MESSAGE, "the WebSocket protocol here has version 13", ret);
     else if (!subprotocol_fits(wsi, tunnel))
         mqsync_http_fail(400, MQSYNC_INVALID_MESSAGE,
                          tunnel ? "the WebSocket subprotocol here is mqtt" : "no such WebSocket subprotocol here", ret);
@@ -187,7 +179,7 @@ static int on_upgrade(struct lws *wsi, char *to)
         check_upgrade(wsi, &answer);
     if (!answer.status)
         return 0;
-    return respond(wsi, &answer) || body ? -1 : 1;
+    return mqsync_exchange_refuse(wsi, &answer) || body ? -1 : 1;
 }
 
 /* libwebsockets gets the window sizes of the two directions mixed up; only clients that ask for a size notice. */
@@ -202,7 +194,7 @@ static bool asks_for_window(struct lws *wsi)
 /* The last moment at which the request's headers are there. */
 static int keep_request(struct mqsync_socket *socket, struct lws *wsi)
 {
-    char path[PATH_MAX_BYTES], extensions[1024], token[MQSYNC_HEAD_MAX]; /* one that is too long is refused as such */
+    char path[MQSYNC_HEAD_MAX], extensions[1024], token[MQSYNC_HEAD_MAX]; /* one that is too long is refused as such */
     const char *collections, *value;
 
     if (!mqsync_socket_header(wsi, WSI_TOKEN_GET_URI, path, sizeof(path)) ||
@@ -356,11 +348,22 @@ static bool write_together(struct mqsync_socket *socket, uint16_t *ret_code, con
     return good && write_raw(socket, out, n);
 }
 
+/* libwebsockets says nothing of pings, and a Unix socket does not tell when something came last. But when the answer to
+ * a ping has left the library asks for more, though nobody had wished to write. */
+static void note_ping(struct mqsync_socket *socket)
+{
+    struct mqsync_session *s = socket->session;
+
+    if (!s->queue.n && !s->closing_ms && !socket->deflating && mqsync_socket_silent_ms(socket) == INT64_MAX)
+        mqsync_session_heard(s, mqsync_monotonic_us() / 1000);
+}
+
 static int on_writable(struct mqsync_socket *socket)
 {
     const char *reason = NULL;
     uint16_t code = 0;
 
+    note_ping(socket);
     if (socket->deflate)
         return write_deflated(socket);
     if (!write_together(socket, &code, &reason) || end(socket, code, reason))

@@ -67,6 +67,8 @@ struct mqsync_event {
 void mqsync_event_encode(struct mqsync_buf *out, const struct mqsync_event *e);
 /* metadata.seq of an encoded event. False: the text is something else. */
 bool mqsync_event_seq(struct mqsync_slice event, uint64_t *ret);
+/* metadata.version of a text whose seq mqsync_event_seq() has found. */
+bool mqsync_event_version(struct mqsync_slice event, uint64_t *ret);
 
 /* {"type":"ack","collection","recordId","metadata":{"mutationId","version","seq"}}; an empty mutation_id is left out;
  * conflict true adds "conflict":true. */

@@ -68,17 +68,13 @@ void mqsync_event_encode(struct mqsync_buf *out, const struct mqsync_event *e)
     PUT(out, "}}");
 }
 
-/* From the end, where it is: an unescaped quote between a comma and a key is in no string. */
-bool mqsync_event_seq(struct mqsync_slice event, uint64_t *ret)
+/* From the end, where it is: an unescaped quote between a comma, or a brace, and a key is in no string. */
+static bool last_u64(struct mqsync_slice event, struct mqsync_slice key, uint64_t *ret)
 {
-    static const char key[] = ",\"seq\"";
-    const size_t key_n = sizeof(key) - 1;
     const char *colon = event.p + event.n;
 
-    if (!mqsync_slice_starts_with(event, "{") || mqsync_json_check(event, NULL, NULL) != MQSYNC_OK)
-        return false;
     while ((colon = memrchr(event.p, ':', (size_t)(colon - event.p)))) {
-        if ((size_t)(colon - event.p) < key_n || memcmp(colon - key_n, key, key_n) != 0)
+        if ((size_t)(colon - event.p) < key.n || memcmp(colon - key.n, key.p, key.n) != 0)
             continue;
         struct mqsync_slice value = {colon + 1, 0};
         while (value.p[value.n] != ',' && value.p[value.n] != '}')
@@ -86,6 +82,17 @@ bool mqsync_event_seq(struct mqsync_slice event, uint64_t *ret)
         return mqsync_json_to_u64(value, ret);
     }
     return false;
+}
+
+bool mqsync_event_seq(struct mqsync_slice event, uint64_t *ret)
+{
+    return mqsync_slice_starts_with(event, "{") && mqsync_json_check(event, NULL, NULL) == MQSYNC_OK &&
+           last_u64(event, MQSYNC_SLICE(",\"seq\""), ret);
+}
+
+bool mqsync_event_version(struct mqsync_slice event, uint64_t *ret)
+{
+    return last_u64(event, MQSYNC_SLICE("{\"version\""), ret);
 }
 
 void mqsync_ack_encode(struct mqsync_buf *out, struct mqsync_slice collection, struct mqsync_slice record_id,

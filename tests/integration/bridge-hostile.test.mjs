@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { Bridge, startBoth } from '../lib/bridge.mjs';
 import { unique } from '../lib/client.mjs';
+import { raw } from '../lib/http.mjs';
 import { frame, handshake, rawSocket, upgraded } from '../lib/raw-ws.mjs';
 
 const { broker, bridge, stop } = await startBoth({ limits: { maxRecordBytes: 10_000 } });
@@ -44,8 +45,23 @@ test('handshakes that are not whole, and such as are odd', async () => {
     await answer(request({ 'Sec-WebSocket-Key': 'x'.repeat(1000) }));
     await answer(request({ 'Sec-WebSocket-Key': 'x'.repeat(1000), 'Sec-WebSocket-Protocol': 'mqtt' }).replace('/ws', '/mqtt'));
     await works();
+    for (const version of ['8', '14', '13, 8']) {
+        const refused = await raw(bridge, request({ 'Sec-WebSocket-Version': version }));
+        assert.match(refused, /^HTTP\/1\.1 400 [^]*\r\nsec-websocket-version: 13\r\n[^]*"INVALID_MESSAGE"/, version);
+    }
     for (const upgrade of ['WebSocket', 'WEBSOCKET']) {
         assert.equal(await answer(request({ Upgrade: upgrade, Connection: 'keep-alive, upgrade' })), '101 Switching Protocols', upgrade);
+    }
+    await works();
+});
+
+test('a refused handshake is answered as HTTP/1.1, and the connection closes', async () => {
+    for (const where of ['/nowhere', '/ws/a,', '/mqtt']) {
+        const answer = await raw(bridge, `GET ${where} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n`
+            + 'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n');
+        assert.match(answer, /^HTTP\/1\.1 40[04] [^]*\r\nconnection: close\r\n\r\n\{"type":"error",/, where);
+        const [head, body] = answer.split('\r\n\r\n');
+        assert.equal(Number(/content-length: (\d+)/.exec(head)[1]), body.length);
     }
     await works();
 });

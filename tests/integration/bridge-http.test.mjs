@@ -339,13 +339,17 @@ test('what is no request is refused by name', async () => {
         assert.match(answer.body.error, about, what);
         assert.equal(answer.headers.allow !== undefined, status === 405, what);
     }
+    const named = async (method, where, body) => (await ask(method, where, { body })).body.metadata;
+    assert.deepEqual(await named('POST', `/sync/${c}`, { recordId: 'r', data: [] }), { collection: c, recordId: 'r' });
+    assert.deepEqual(await named('POST', `/sync/${c}`, { recordId: 'a/b', data: {} }), { collection: c });
+    assert.deepEqual(await named('PATCH', `/sync/${c}/r`, []), { collection: c, recordId: 'r' });
     assert.equal((await ask('PATCH', '/sync/upserting/new', { body: { delta: { a: 1 } } })).body.version, 1);
 });
 
 test('bodies: too long, in chunks, after 100 Continue, unwanted; several requests on one connection', async () => {
     const c = unique('c');
     const long = await ask('POST', `/sync/${c}`, { text: JSON.stringify({ recordId: 'r', data: { a: 'x'.repeat(3 << 20) } }) });
-    assert.deepEqual([long.status, long.body.code, long.headers.connection], [413, 'INVALID_MESSAGE', 'close']);
+    assert.deepEqual([long.status, long.body.code, long.headers.connection, long.body.metadata], [413, 'INVALID_MESSAGE', 'close', { collection: c }]);
     const large = await ask('POST', `/sync/${c}`, { headers: { connection: 'keep-alive' }, body: { recordId: 'r', data: { a: 'x'.repeat(1_060_000) } } });
     assert.deepEqual([large.status, large.body.code, large.headers.connection], [413, 'INVALID_MESSAGE', 'keep-alive']);
     const chunked = (bytes, method = 'POST') => `${method} /sync/${c}/chunked HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n${bytes}`;
@@ -375,6 +379,9 @@ test('bodies: too long, in chunks, after 100 Continue, unwanted; several request
     const old = await raw(bridge, `GET /sync/${c} HTTP/1.0\r\n\r\n`);
     assert.match(old, /^HTTP\/1.1 200 [^]*connection: close[^]*"more":false/);
     assert.doesNotMatch(old, /transfer-encoding/i);
+    for (const connection of ['close', 'Close', 'TE, close', 'close ,TE']) { // it ends, else raw() would wait for more
+        assert.match(await raw(bridge, `GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: ${connection}\r\n\r\n`), /connection: close\r\n/, connection);
+    }
 
     const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
     const sockets = new Set();
@@ -603,6 +610,7 @@ test('tokens, rules and limits are those of WebSocket', async (t) => {
         const refused = await as(bad, 'GET', '/sync/open');
         assert.deepEqual([refused.status, refused.body.code, refused.headers['www-authenticate']], [401, 'AUTH_FAILED', 'Bearer']);
     }
+    assert.deepEqual((await as('x', 'GET', '/sync/open/r%20r')).body.metadata, { collection: 'open', recordId: 'r r' });
     assert.equal((await request(guarded, 'GET', '/sync/open', { headers: { authorization: 'Basic eDp5' } })).status, 401);
     assert.equal((await request(guarded, 'GET', '/sync/open', { headers: { authorization: `bearer   ${tokens.ana}` } })).status, 200);
     const device = await own.client({ username: 'the-bridge' });

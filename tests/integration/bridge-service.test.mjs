@@ -87,6 +87,25 @@ test('sockets that the service manager has made: TCP and Unix', async (t) => {
     await bridge.waitForLog(/MQS3024: 203\.0\.113\.9 /);
 });
 
+test('pings keep a connection over a Unix socket open, silence does not', async (t) => {
+    const file = path.join(broker.directory, 'pinged.socket');
+    const bridge = await start(t, { bridge: { idleTimeoutSeconds: 1 } }, { under: [manager, 'tcp', `unix:${file}`] });
+    const open = (options) => {
+        const client = new WsClient(bridge, `ws+unix:${file}:/ws`, options);
+        bridge.clients.add(client);
+        return client.open();
+    };
+    const pinging = [await open(), await open({ perMessageDeflate: false })];
+    const timer = setInterval(() => pinging.forEach((client) => client.socket.ping()), 200);
+    t.after(() => clearInterval(timer));
+    for (let i = 0; i < 2; i++) { // one after the other: longer than the pinging ones could be silent
+        assert.equal((await (await open()).waitClosed()).code, 1000);
+    }
+    assert.deepEqual(pinging.map((client) => client.closed), [undefined, undefined]);
+    clearInterval(timer);
+    assert.deepEqual((await Promise.all(pinging.map((client) => client.waitClosed()))).map(({ code }) => code), [1000, 1000]);
+});
+
 test('what is passed as a socket and is none stops the start', async () => {
     const bridge = new Bridge(broker);
     bridge.options.under = ['sh', '-c', 'export LISTEN_PID=$$ LISTEN_FDS=1; exec 3</dev/null "$@"', 'sh'];

@@ -206,7 +206,38 @@ for (const database of [true, false]) {
         await device.short(a, 'z', 'delete');
         assert.equal((await app.take('delete')).recordId, 'z');
         app.send({ type: 'update', collection: a, recordId: 'x', data: { mine: 1 } });
-        await app.take(database ? { type: 'insert', collection: b } : { type: 'sync', collection: b });
+        await app.take({ type: 'insert', collection: b });
+    });
+
+    test(`whole updates: an insert is an insert and a delete a delete, ${how}`, async () => {
+        const collection = unique('c');
+        const device = await broker.client();
+        const [app, ana] = [await bridge.client(`/ws/${collection}`), await bridge.client()];
+        await app.take('subscribed');
+        await ana.subscribe(collection, { updates: 'full' });
+        const both = async () => Promise.all([app, ana].map(async (client) => {
+            const { type, recordId, data, metadata } = await client.next();
+            return [type, recordId, data, metadata.version];
+        }));
+        for (const [op, data, version] of [['insert', { a: 1 }, 1], ['delete', undefined, 2]]) {
+            await device.short(collection, 'x', op, data);
+            assert.deepEqual(await both(), [[op, 'x', data, version], [op, 'x', data, version]]);
+        }
+        for (let i = 0; i < 20; i++) { // the insert is not lost, however soon an update follows
+            await Promise.all([device.short(collection, `y${i}`, 'insert', { a: 1 }), device.short(collection, `y${i}`, 'update', { b: 1 })]);
+            assert.deepEqual(await both(), Array(2).fill(['insert', `y${i}`, { a: 1 }, 1]));
+            await Promise.all([app.next(), ana.next()]);
+        }
+        assert.deepEqual([await app.rest(), await ana.rest()], [[], []]);
+    });
+
+    test(`/ws/{c1},{c2},...: as many as fit into a request, ${how}`, async () => {
+        const names = Array.from({ length: 150 }, () => `${unique('a-name-of-').padEnd(64, '.')}`);
+        const client = await bridge.client(`/ws/${names.join(',')}`);
+        assert.equal(client.refused, undefined);
+        for (const collection of names) {
+            await client.take({ type: 'subscribed', collection });
+        }
     });
 
     test(`/ws/{c}: an app subscribes to a collection that is not in its path, ${how}`, async () => {

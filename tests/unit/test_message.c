@@ -449,10 +449,11 @@ START_TEST(event_seq)
     struct mqsync_event e = {.op = MQSYNC_UPDATE,
                              .collection = MQSYNC_SLICE("c"),
                              .record_id = MQSYNC_SLICE(",\"seq\":1"),
-                             .data = MQSYNC_SLICE("{\"a\":1,\"seq\":2,\"metadata\":{\"a\":1,\"seq\":3}}"),
+                             .data = MQSYNC_SLICE("{\"a\":1,\"seq\":2,\"metadata\":{\"version\":1,\"seq\":3}}"),
+                             .version = 17,
                              .seq = 4711,
-                             .user = MQSYNC_SLICE("u,\"seq\":5")};
-    uint64_t seq = 0;
+                             .user = MQSYNC_SLICE("u,\"seq\":5{\"version\":6")};
+    uint64_t seq = 0, version = 0;
 
     for (int i = 0; i < 4; i++) {
         mqsync_buf_clear(&out);
@@ -461,6 +462,8 @@ START_TEST(event_seq)
         mqsync_event_encode(&out, &e);
         ck_assert(mqsync_event_seq(mqsync_buf_slice(&out), &seq));
         ck_assert_uint_eq(seq, 4711);
+        ck_assert(mqsync_event_version(mqsync_buf_slice(&out), &version));
+        ck_assert_uint_eq(version, 17);
     }
     for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++)
         ck_assert_msg(!mqsync_event_seq(mqsync_slice_str(others[i]), &seq), "%s", others[i]);
