@@ -476,6 +476,11 @@ test('on a terminal a bar and nothing that it obeys, elsewhere neither', { skip:
     await run(['--db', db, 'import'], { input: line('csi', '{"\u009bk":"a\u009b31m\u0085é"}') });
     const escaped = await run(['-qec', `'${ctl}' --db '${db}' get c csi`, '/dev/null'], { command: program('script') });
     assert.ok(escaped.stdout.includes('{"\\u009bk":"a\\u009b31m\\u0085é"}'), `obeyed by the terminal: ${JSON.stringify(escaped.stdout)}`);
+    for (const words of ['get c csi --json', 'export c', 'export c -o /dev/stdout']) {
+        const { stdout } = await run(['-qec', `'${ctl}' --db '${db}' ${words}`, '/dev/null'], { command: program('script') });
+        assert.ok(stdout.includes('"data":{"\\u009bk":"a\\u009b31m\\u0085é"}'), `${words}: ${JSON.stringify(stdout.slice(-200))}`);
+        assert.ok(!/[\u0080-\u009f]/.test(stdout), words);
+    }
     assert.ok((await run(['--db', db, 'get', 'c', 'csi'])).stdout.includes('{"\u009bk":"a\u009b31m\u0085é"}'), 'byte for byte elsewhere');
     const both = await run(['-qec', `'${ctl}' --db '${db}' export`, '/dev/null'], { command: program('script') });
     assert.ok(!both.stdout.includes('%'), `records and a bar on one terminal: ${both.stdout.slice(0, 200)}`);
