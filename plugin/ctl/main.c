@@ -236,7 +236,7 @@ static int take_option(struct mqsync_ctl *c, int option)
     default: /* 't' */
         return parse_number(optarg, &c->ttl) && c->ttl > 0 && c->ttl <= INT32_MAX
                    ? CTL_DONE
-                   : mqsync_ctl_fail("--ttl %s: expected seconds, a whole number of at least 1", optarg);
+                   : mqsync_ctl_fail("--ttl %s: expected seconds, a whole number from 1 to %d", optarg, INT32_MAX);
     }
 }
 
@@ -285,7 +285,7 @@ static int check_usage(const struct mqsync_ctl *c, const struct command *command
         }
     }
     if (c->args_n < command->args_least || c->args_n > command->args_most)
-        return mqsync_ctl_fail("usage: mqsyncctl %s %s", command->name, command->args);
+        return mqsync_ctl_fail("usage: mqsyncctl %s%s%s", command->name, *command->args ? " " : "", command->args);
     return CTL_DONE;
 }
 

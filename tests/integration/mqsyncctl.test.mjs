@@ -547,8 +547,8 @@ test('usage: what is wrong, and what to say instead', async () => {
     assert.match((await run(['--help'])).stdout, /check-config/);
     assert.match((await run(['--version'])).stdout, /^mqsyncctl \d+\.\d+\.\d+\n$/);
     for (const [args, pattern] of [[[], /--help/], [['frobnicate'], /no command "frobnicate"/], [['--db', db, 'get', 'c'], /COLLECTION ID/],
-        [['--db', db, 'stat', '--since', '3'], /takes no --since/], [['--db', db, 'stat', 'x'], /usage/], [['--frob'], /frob/],
-        [['--db', db, 'watch', 'c', '--since', '-1'], /whole number/], [['--db', db, 'watch', 'a/b'], /can be no collection/],
+        [['--db', db, 'stat', '--since', '3'], /takes no --since/], [['--db', db, 'stat', 'x'], /usage: mqsyncctl stat$/m], [['--frob'], /frob/],
+        [['--db', db, 'watch', 'c', '--since', '-1'], /whole number/], [['token', '--ttl', '2147483648'], /from 1 to 2147483647/], [['--db', db, 'watch', 'a/b'], /can be no collection/],
         [['--db', db, 'stat'], /no mqsync database/], [['--db', db, 'check'], /no mqsync database/], [['--db', db, 'compact'], /no mqsync database/],
         [['--db', db, 'export'], /no mqsync database/], [['--db', db, 'backup', fresh()], /no mqsync database/]]) {
         assert.match((await run(args, { code: 2 })).stderr, pattern, args.join(' '));
