@@ -14,6 +14,7 @@
 #include "ctl.h"
 #include "json.h"
 #include "line.h"
+#include "std_fds.h"
 #include "token.h"
 #include "version.h"
 
@@ -380,6 +381,8 @@ static int run(struct mqsync_ctl *c, int argc, char **argv)
 int main(int argc, char **argv)
 {
     struct mqsync_ctl c = {.ttl = TTL_SECONDS};
+    if (!mqsync_std_fds_hold())
+        return CTL_FAILED;
     c.roles = calloc((size_t)argc + 1, sizeof *c.roles);
     int status = c.roles ? run(&c, argc, argv) : mqsync_ctl_fail("out of memory");
     mqsync_config_free(c.config);

@@ -542,6 +542,21 @@ test('check-config says what is wrong', async () => {
     await run(['check-config', config]);
 });
 
+test('with its standard descriptors closed it writes into no file of the database', async () => {
+    const db = fresh();
+    const lines = Array.from({ length: 5000 }, (_, i) => line(`r${i}`, `{"i":${i}}`)).join('');
+    await run(['--db', db, 'import'], { input: lines });
+    const files = fs.readdirSync(db).filter((name) => name !== 'lock');
+    const sizes = () => files.map((name) => `${name} ${fs.statSync(path.join(db, name)).size}`);
+    const before = sizes();
+    for (const command of ['export', 'export c', 'stat', 'watch c --since 0', 'check', 'get c r1', 'import']) {
+        await run(['-c', `exec '${ctl}' --db '${db}' ${command} <&- >&- 2>&-`], { command: '/bin/sh', code: 2 });
+        assert.deepEqual(sizes(), before, command);
+    }
+    assert.equal((await run(['--db', db, 'export'])).stdout.split('\n').length, 5001);
+    await run(['--db', db, 'check']);
+});
+
 test('usage: what is wrong, and what to say instead', async () => {
     const db = fresh();
     assert.match((await run(['--help'])).stdout, /check-config/);
