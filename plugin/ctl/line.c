@@ -188,7 +188,8 @@ static enum mqsync_code parse_rest(struct mqsync_slice object, struct mqsync_buf
                            "id: expected 1 to 128 bytes without / + # and control characters");
     if (!mqsync_json_find(object, MQSYNC_SLICE("version"), &value) || !mqsync_json_to_u64(value, &ret->version) ||
         ret->version == 0)
-        return mqsync_fail(ret_error, MQSYNC_INVALID_MESSAGE, "version: expected a whole number from 1 to 9223372036854775807");
+        return mqsync_fail(ret_error, MQSYNC_INVALID_MESSAGE,
+                           "version: expected a whole number from 1 to 9223372036854775807");
     if (!parse_string(object, "updatedAt", names, &time_text) || !mqsync_time_parse(time_text, &time) ||
         time.kind != MQSYNC_TIME_EXACT)
         return mqsync_fail(ret_error, MQSYNC_INVALID_MESSAGE,

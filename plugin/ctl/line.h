@@ -21,7 +21,7 @@ void mqsync_line_number(struct mqsync_buf *out, const char *key, uint64_t value)
 void mqsync_line_raw(struct mqsync_buf *out, const char *key, const char *json);
 
 /* Prints JSON, one value or whole lines. On a terminal the control characters U+0080 to U+009F, which some terminals
- * obey and JSON strings may hold, as escapes of the same value; otherwise byte for byte. ferror(out) tells of errors. */
+ * obey and JSON strings may hold, as escapes of the same value; otherwise byte for byte. ferror(out) tells. */
 void mqsync_line_print(FILE *out, struct mqsync_slice json);
 
 struct mqsync_line {
