@@ -7,6 +7,7 @@
 
 #include "bridge.h"
 #include "server.h"
+#include "std_fds.h"
 #include "tls.h"
 #include "version.h"
 
@@ -158,7 +159,7 @@ int main(int argc, char **argv)
     struct options o = {.config = "/etc/mqsync/mqsync.json"};
     struct mqsync_config *config = NULL;
     struct mqsync_error e;
-    int status = read_options(argc, argv, &o);
+    int status = mqsync_std_fds_hold() ? read_options(argc, argv, &o) : EXIT_FAILURE;
 
     if (status >= 0)
         return status;

@@ -38,9 +38,10 @@ static int no_password(char *buf, int size, int for_writing, void *context)
     return -1;
 }
 
+/* The first of the errors that wait is the reason; those behind it say no more than what was being done. */
 static const char *why(void)
 {
-    const char *reason = ERR_reason_error_string(ERR_peek_last_error());
+    const char *reason = ERR_reason_error_string(ERR_peek_error());
 
     return reason ? reason : "not usable";
 }
@@ -69,10 +70,12 @@ static enum mqsync_code read_files(SSL_CTX *holder, const char *cert_file, const
 enum mqsync_code mqsync_tls_load(struct mqsync_tls *t, const char *cert_file, const char *key_file,
                                  char ret_until[static 16], struct mqsync_error *ret_error)
 {
-    SSL_CTX *holder = SSL_CTX_new(TLS_server_method());
+    SSL_CTX *holder;
     enum mqsync_code code;
     struct tm until;
 
+    ERR_clear_error(); /* of connections, which is not what is wrong with these files */
+    holder = SSL_CTX_new(TLS_server_method());
     if (!holder)
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "bridge.tls: %s", why());
     code = read_files(holder, cert_file, key_file, ret_error);

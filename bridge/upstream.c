@@ -24,6 +24,7 @@ enum {
 };
 
 /* User properties that the plugin adds to the events of records with an owner. */
+#define PASSWORD_SIZE 1026 /* 1024 bytes, a newline, a NUL */
 #define OWNER_PROPERTY "owner"
 #define FORMER_OWNER_PROPERTY "formerOwner"
 
@@ -376,25 +377,42 @@ static bool parse_address(struct mqsync_upstream *u, const char *url)
     return u->host;
 }
 
+/* The first line of the file. */
+static enum mqsync_code read_password(const char *file, char ret[static PASSWORD_SIZE], struct mqsync_error *ret_error)
+{
+    FILE *f = fopen(file, "re");
+    bool read = f && (fgets(ret, PASSWORD_SIZE, f) || !ferror(f));
+    int error = errno;
+
+    if (f)
+        fclose(f);
+    if (!read)
+        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "bridge.passwordFile: cannot read %s: %s", file,
+                           strerror(error));
+    if (strlen(ret) == PASSWORD_SIZE - 1 && !strchr(ret, '\n'))
+        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR,
+                           "bridge.passwordFile: the first line of %s is longer than any password, %d bytes", file,
+                           PASSWORD_SIZE - 2);
+    ret[strcspn(ret, "\r\n")] = '\0';
+    if (!*ret)
+        return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "bridge.passwordFile: the first line of %s is empty", file);
+    return MQSYNC_OK;
+}
+
 static enum mqsync_code set_login(struct mqsync_upstream *u, const struct mqsync_config *config,
                                   struct mqsync_error *ret_error)
 {
     const char *file = config->bridge.password_file;
-    char password[1024] = "";
+    char password[PASSWORD_SIZE] = "";
+    enum mqsync_code code = file ? read_password(file, password, ret_error) : MQSYNC_OK;
 
-    if (file) {
-        FILE *f = fopen(file, "re");
-        if (!f)
-            return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "bridge.passwordFile: cannot read %s: %s", file,
-                               strerror(errno));
-        if (!fgets(password, sizeof(password), f))
-            password[0] = '\0';
-        fclose(f);
-        password[strcspn(password, "\r\n")] = '\0';
+    if (code == MQSYNC_OK && config->bridge.username) {
+        int rc = mosquitto_username_pw_set(u->mosq, config->bridge.username, file ? password : NULL);
+        if (rc)
+            code = mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "bridge.username: %s", mosquitto_strerror(rc));
     }
-    int rc = mosquitto_username_pw_set(u->mosq, config->bridge.username, file ? password : NULL);
     explicit_bzero(password, sizeof(password));
-    return rc ? mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "bridge.username: %s", mosquitto_strerror(rc)) : MQSYNC_OK;
+    return code;
 }
 
 static enum mqsync_code set_up(struct mqsync_upstream *u, const struct mqsync_config *config,
@@ -422,7 +440,7 @@ static enum mqsync_code set_up(struct mqsync_upstream *u, const struct mqsync_co
     mosquitto_subscribe_v5_callback_set(u->mosq, on_subscribe);
     mosquitto_message_v5_callback_set(u->mosq, on_message);
     mosquitto_publish_v5_callback_set(u->mosq, on_publish);
-    return config->bridge.username ? set_login(u, config, ret_error) : MQSYNC_OK;
+    return set_login(u, config, ret_error);
 }
 
 enum mqsync_code mqsync_upstream_open(const struct mqsync_config *config, const struct mqsync_upstream_handler *handler,

@@ -16,7 +16,8 @@
 
 #define FILE_MAX_BYTES (16 * 1024 * 1024)
 #define PATH_MAX_KEYS 8
-#define SHOWN_MAX 96 /* a key or value as an error text shows it, with quotes */
+#define SHOWN_MAX 96       /* a key or value as an error text shows it, with quotes */
+#define SHOWN_PATH_MAX 160 /* a longer path is shown by its end */
 
 enum kind {
     SECTION,     /* an object whose keys are the rows of option.section, read into the same struct */
@@ -398,7 +399,7 @@ static const struct option bridge_options[] = {
     {"sendQueueBytes", SIZE, AT(bridge.send_queue_bytes), .fallback = "1048576", .min = 1024,
      .max = 1024 * 1024 * 1024},
     {"allowedOrigins", STRINGS, LIST(bridge.allowed_origins, bridge.allowed_origins_n), .fallback = "[\"*\"]",
-     .valid = origin_valid, .expected = "* or SCHEME://HOST[:PORT] without a path"},
+     .valid = origin_valid, .expected = "*, null or SCHEME://HOST[:PORT] without a path"},
     {"tls", SECTION, .nullable = true, .section = &tls_section},
     {"mqtt", BOOLEAN, AT(bridge.mqtt), .fallback = "true"},
     {"maxConnections", UNSIGNED, AT(bridge.max_connections), .fallback = "16000", .min = 1, .max = 1e6},
@@ -765,7 +766,7 @@ static void shorten_path(const char *path, char *out, size_t size)
 enum mqsync_code mqsync_config_parse(struct mqsync_slice text, const char *file, struct mqsync_config **ret,
                                      struct mqsync_error *ret_error)
 {
-    char shown[80];
+    char shown[SHOWN_PATH_MAX];
     shorten_path(file ? file : "configuration", shown, sizeof(shown));
     struct reader r = {.file = shown, .error = ret_error, .owned = calloc(1, sizeof(*r.owned))};
     if (!r.owned)
@@ -820,7 +821,7 @@ enum mqsync_code mqsync_config_load(const char *path, struct mqsync_config **ret
     int error = read_file(path, &text);
     enum mqsync_code code;
     if (error) {
-        char shown[160];
+        char shown[SHOWN_PATH_MAX];
         shorten_path(path, shown, sizeof(shown));
         code = mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "%s: %s", shown,
                            error == EFBIG ? "larger than 16 MiB" : strerror(error));

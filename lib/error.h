@@ -18,7 +18,8 @@ enum mqsync_code {
 
 struct mqsync_error {
     enum mqsync_code code;
-    char text[256]; /* for a person: names the field and what was expected; always NUL-terminated */
+    char text[512]; /* for a person: names the field and what was expected; always NUL-terminated. Room for what is
+                     * allowed behind the longest path, key and value that an error about the configuration shows */
 };
 
 /* The protocol's name of a code, e.g. "INVALID_MESSAGE"; a static string. */

@@ -3,6 +3,7 @@
 #include "plugin.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -15,6 +16,7 @@
 #include "log.h"
 #include "pipeline.h"
 #include "retain.h"
+#include "std_fds.h"
 #include "stream.h"
 #include "version.h"
 
@@ -321,7 +323,10 @@ static bool open_store(void)
     struct mqsync_store_options options = store_options(plugin.config);
     struct mqsync_error error;
 
-    if (mqsync_store_open(&options, &plugin.store, &error) == MQSYNC_OK)
+    /* the broker logs to stderr, open or not */
+    if (!mqsync_std_fds_hold())
+        mqsync_fail(&error, MQSYNC_SERVER_ERROR, "cannot open /dev/null: %s", strerror(errno));
+    else if (mqsync_store_open(&options, &plugin.store, &error) == MQSYNC_OK)
         return true;
     mqsync_log(MQSYNC_LOG_ERROR, "MQS1005",
                "cannot open the database: %s (plugin_opt_db_path or \"database\" chooses another place than %s)",

@@ -30,7 +30,9 @@ static void write_lines(struct export *x)
 {
     if (x->lines.failed)
         x->code = mqsync_fail(&x->error, MQSYNC_SERVER_ERROR, "out of memory");
-    else if (x->lines.n && fwrite(x->lines.p, 1, x->lines.n, x->out) != x->lines.n)
+    else
+        mqsync_line_print(x->out, mqsync_buf_slice(&x->lines));
+    if (ferror(x->out))
         x->code = mqsync_fail(&x->error, MQSYNC_SERVER_ERROR, "cannot write: %s", strerror(errno));
     mqsync_buf_clear(&x->lines);
 }

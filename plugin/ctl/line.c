@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "line.h"
 
-#include <stdio.h>
 #include <unistd.h>
 
 #include "timestamp.h"
@@ -63,19 +62,20 @@ void mqsync_line_end(struct mqsync_buf *out)
     mqsync_buf_add(out, "}\n", 2);
 }
 
-void mqsync_line_print_data(struct mqsync_slice data)
+void mqsync_line_print(FILE *out, struct mqsync_slice json)
 {
     size_t from = 0;
-    bool terminal = isatty(STDOUT_FILENO);
-    for (size_t i = 0; terminal && i + 1 < data.n; i++) {
-        unsigned char next = (unsigned char)data.p[i + 1];
-        if ((unsigned char)data.p[i] != 0xc2 || next < 0x80 || next > 0x9f)
+    bool terminal = isatty(fileno(out));
+    for (size_t i = 0; terminal && i + 1 < json.n; i++) {
+        unsigned char next = (unsigned char)json.p[i + 1];
+        if ((unsigned char)json.p[i] != 0xc2 || next < 0x80 || next > 0x9f)
             continue;
-        fwrite(data.p + from, 1, i - from, stdout);
-        printf("\\u%04x", next);
+        fwrite(json.p + from, 1, i - from, out);
+        fprintf(out, "\\u%04x", next);
         from = i + 2;
     }
-    fwrite(data.p + from, 1, data.n - from, stdout);
+    if (json.n > from)
+        fwrite(json.p + from, 1, json.n - from, out);
 }
 
 /* --- reading ---------------------------------------------------------------------------------------------------- */
@@ -188,7 +188,8 @@ static enum mqsync_code parse_rest(struct mqsync_slice object, struct mqsync_buf
                            "id: expected 1 to 128 bytes without / + # and control characters");
     if (!mqsync_json_find(object, MQSYNC_SLICE("version"), &value) || !mqsync_json_to_u64(value, &ret->version) ||
         ret->version == 0)
-        return mqsync_fail(ret_error, MQSYNC_INVALID_MESSAGE, "version: expected a whole number of at least 1");
+        return mqsync_fail(ret_error, MQSYNC_INVALID_MESSAGE,
+                           "version: expected a whole number from 1 to 9223372036854775807");
     if (!parse_string(object, "updatedAt", names, &time_text) || !mqsync_time_parse(time_text, &time) ||
         time.kind != MQSYNC_TIME_EXACT)
         return mqsync_fail(ret_error, MQSYNC_INVALID_MESSAGE,

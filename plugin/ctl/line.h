@@ -4,6 +4,8 @@
 #ifndef MQSYNC_CTL_LINE_H
 #define MQSYNC_CTL_LINE_H
 
+#include <stdio.h>
+
 #include "json.h"
 #include "record.h"
 
@@ -18,9 +20,9 @@ void mqsync_line_string(struct mqsync_buf *out, const char *key, struct mqsync_s
 void mqsync_line_number(struct mqsync_buf *out, const char *key, uint64_t value);
 void mqsync_line_raw(struct mqsync_buf *out, const char *key, const char *json);
 
-/* Prints data to stdout. On a terminal the control characters U+0080 to U+009F, which some terminals obey and JSON
- * strings may hold, as escapes of the same value; otherwise byte for byte. */
-void mqsync_line_print_data(struct mqsync_slice data);
+/* Prints JSON, one value or whole lines. On a terminal the control characters U+0080 to U+009F, which some terminals
+ * obey and JSON strings may hold, as escapes of the same value; otherwise byte for byte. ferror(out) tells. */
+void mqsync_line_print(FILE *out, struct mqsync_slice json);
 
 struct mqsync_line {
     struct mqsync_slice collection, id; /* valid names */

@@ -116,7 +116,7 @@ static void print_record(const struct mqsync_ctl *c, struct mqsync_slice collect
         else
             mqsync_line_raw(&out, "userId", "null");
         mqsync_line_end(&out);
-        fwrite(out.p, 1, out.n, stdout);
+        mqsync_line_print(stdout, mqsync_buf_slice(&out));
     } else {
         char time[MQSYNC_TIMESTAMP_LEN];
         mqsync_time_format(r->updated_ms, time);
@@ -125,7 +125,7 @@ static void print_record(const struct mqsync_ctl *c, struct mqsync_slice collect
                (unsigned long long)r->seq, MQSYNC_TIMESTAMP_LEN, time, r->user.n ? "  by " : "",
                r->user.n ? (int)out.n : 0, out.p);
         if (!r->deleted) {
-            mqsync_line_print_data(r->data);
+            mqsync_line_print(stdout, r->data);
             putchar('\n');
         }
     }

@@ -14,6 +14,7 @@
 #include "ctl.h"
 #include "json.h"
 #include "line.h"
+#include "std_fds.h"
 #include "token.h"
 #include "version.h"
 
@@ -236,7 +237,7 @@ static int take_option(struct mqsync_ctl *c, int option)
     default: /* 't' */
         return parse_number(optarg, &c->ttl) && c->ttl > 0 && c->ttl <= INT32_MAX
                    ? CTL_DONE
-                   : mqsync_ctl_fail("--ttl %s: expected seconds, a whole number of at least 1", optarg);
+                   : mqsync_ctl_fail("--ttl %s: expected seconds, a whole number from 1 to %d", optarg, INT32_MAX);
     }
 }
 
@@ -285,7 +286,7 @@ static int check_usage(const struct mqsync_ctl *c, const struct command *command
         }
     }
     if (c->args_n < command->args_least || c->args_n > command->args_most)
-        return mqsync_ctl_fail("usage: mqsyncctl %s %s", command->name, command->args);
+        return mqsync_ctl_fail("usage: mqsyncctl %s%s%s", command->name, *command->args ? " " : "", command->args);
     return CTL_DONE;
 }
 
@@ -380,6 +381,8 @@ static int run(struct mqsync_ctl *c, int argc, char **argv)
 int main(int argc, char **argv)
 {
     struct mqsync_ctl c = {.ttl = TTL_SECONDS};
+    if (!mqsync_std_fds_hold())
+        return CTL_FAILED;
     c.roles = calloc((size_t)argc + 1, sizeof *c.roles);
     int status = c.roles ? run(&c, argc, argv) : mqsync_ctl_fail("out of memory");
     mqsync_config_free(c.config);

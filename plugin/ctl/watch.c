@@ -61,7 +61,7 @@ static void print_change(struct watch *w, struct mqsync_slice id, const struct m
     mqsync_time_format(r->updated_ms, time);
     printf("%8llu  %.*s  %s %.*s  version %llu  ", (unsigned long long)r->seq, MQSYNC_TIMESTAMP_LEN, time, what,
            (int)id.n, id.p, (unsigned long long)r->version);
-    mqsync_line_print_data(r->data);
+    mqsync_line_print(stdout, r->data);
     putchar('\n');
 }
 
@@ -77,7 +77,7 @@ static enum mqsync_code print_changes(struct watch *w, struct mqsync_view *view,
         print_change(w, id, &r);
         w->since = r.seq;
         if (w->out.n > 65536) {
-            fwrite(w->out.p, 1, w->out.n, stdout);
+            mqsync_line_print(stdout, mqsync_buf_slice(&w->out));
             mqsync_buf_clear(&w->out);
         }
     }
@@ -123,8 +123,7 @@ static enum mqsync_code look(struct watch *w, struct mqsync_error *e)
     if (stat.seq > w->since)
         code = print_changes(w, view, e);
     mqsync_view_close(view);
-    if (w->out.n > 0)
-        fwrite(w->out.p, 1, w->out.n, stdout);
+    mqsync_line_print(stdout, mqsync_buf_slice(&w->out));
     mqsync_buf_clear(&w->out);
     return code;
 }

@@ -2,6 +2,7 @@
 // Runs what a document shows. An example is a fenced block with a comment such as <!-- exchange --> on the line before.
 // The kinds:
 //
+//   quickstart       what conf/quickstart prints. Starts a new broker with the configurations that it takes
 //   mosquitto.conf   the broker's configuration; paths and port are replaced. Starts a new broker
 //   mqsync.json      configuration of plugin and bridge. Starts a new broker with it, and the last mosquitto.conf
 //   acl.file         the broker must start with it as acl_file
@@ -30,7 +31,7 @@ import { Conversation } from './conversation.mjs';
 const TIME = /\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z/g;
 const EPOCH = /\b[0-9a-f]{32}\b|(?<=mqsync-bridge-)[0-9a-f]{8}\b/g; // and the bridge's name in the broker
 const DAY_MS = 24 * 60 * 60 * 1000;
-const KINDS = ['log', 'file', 'console', 'start', 'watch', 'prints', 'merge', 'exchange']; // methods of Runner
+const KINDS = ['quickstart', 'log', 'file', 'console', 'start', 'watch', 'prints', 'merge', 'exchange']; // methods of Runner
 const children = new Set();
 
 process.on('exit', () => children.forEach((child) => child.kill('SIGKILL')));
@@ -139,6 +140,17 @@ export class Runner {
         }
         spawnSync('mosquitto_passwd', ['-b', this.#move(file), 'doc-test', 'secret']);
         return { username: 'doc-test', password: 'secret' };
+    }
+
+    /** With what conf/quickstart starts, and its own greeting, with the ports that it takes and the document's places. */
+    async quickstart(text) {
+        const read = (name) => fs.readFileSync(path.join(repository, 'conf', name), 'utf8');
+        await this.startBroker({ conf: read('mosquitto.conf'), json: read('mqsync.json') });
+        const [, build] = /^Records +(\S+)\/state\/db$/m.exec(text);
+        const [greet] = /^greet\(\)\n\{\n[^]*?\n\}\n/m.exec(read('quickstart'));
+        const settings = `build=${build} state=${build}/state mqtt_port=1883 http_port=8080`;
+        const { stdout } = spawnSync('bash', ['-c', `${settings}\n${greet}greet`], { encoding: 'utf8' });
+        return `$ conf/quickstart\nBuilding into build/quickstart\n${stdout}`;
     }
 
     async startBridge(options) {

@@ -316,9 +316,19 @@ test('--check-config, --help, --version and wrong arguments', async (t) => {
     fs.mkdirSync(files);
     const { publicKey } = crypto.generateKeyPairSync('ec', { namedCurve: 'prime256v1' });
     fs.writeFileSync(path.join(files, 'public.pem'), publicKey.export({ type: 'spki', format: 'pem' }));
+    const password = (text) => {
+        const name = path.join(files, 'password');
+        fs.writeFileSync(name, text);
+        return name;
+    };
     const listen = '127.0.0.1:0';
     for (const [config, says] of [
         [{ bridge: { listen, username: 'b', passwordFile: '/nowhere' } }, /bridge\.passwordFile.*\/nowhere.*bad\.json/],
+        [{ bridge: { listen, passwordFile: '/nowhere' } }, /bridge\.passwordFile.*\/nowhere.*bad\.json/],
+        [{ bridge: { listen, username: 'b', passwordFile: files } }, /bridge\.passwordFile.*files: Is a directory.*bad\.json/],
+        [{ bridge: { listen, username: 'b', passwordFile: '/dev/null' } }, /bridge\.passwordFile.*\/dev\/null is empty/],
+        [{ bridge: { listen, username: 'b', passwordFile: password('x'.repeat(1025)) } }, /bridge\.passwordFile.*1024 bytes/],
+        [{ bridge: { listen, tls: { certFile: '/dev/null', keyFile: '/dev/null' } } }, /certFile: \/dev\/null: no start line/],
         [{ bridge: { listen, tls: { certFile: '/nowhere', keyFile: '/nowhere' } } }, /bridge\.tls\.certFile.*\/nowhere.*bad\.json/],
         [{ bridge: { listen, tls: { certFile: bad, keyFile: bad } } }, /bridge\.tls\.certFile.*bad\.json/],
         [{ auth: { jwt: { keyFile: path.join(files, 'public.pem') } } }, /auth\.jwt\.keyFile.*HS256 takes a secret.*bad\.json/],
@@ -330,6 +340,9 @@ test('--check-config, --help, --version and wrong arguments', async (t) => {
             assert.match(stderr, says);
         }
     }
+    const long = password(`${'x'.repeat(1024)}\n`);
+    fs.writeFileSync(bad, JSON.stringify({ bridge: { listen, username: 'b', passwordFile: long } }));
+    assert.equal(run('--check-config', '--config', bad).status, 0);
     assert.match(run('--help').stdout, /usage: mqsync-bridge/);
     assert.match(run('--version').stdout, /mqsync-bridge \d+\.\d+/);
     assert.equal(run('--nonsense').status, 2);

@@ -4,8 +4,9 @@ import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
-import { Broker, temporaryDirectory } from '../lib/broker.mjs';
-import { withDeadline } from '../lib/wait.mjs';
+import { Bridge } from '../lib/bridge.mjs';
+import { Broker, freePort, temporaryDirectory } from '../lib/broker.mjs';
+import { poll, withDeadline } from '../lib/wait.mjs';
 
 const ROUNDS = Number(process.env.MQSYNC_KILL_ROUNDS ?? 20);
 const RECORDS = 10;
@@ -335,5 +336,30 @@ test('without a configuration every collection is served', async () => {
     } finally {
         await broker.kill();
         broker.removeDirectory();
+    }
+});
+
+test('started with its standard descriptors closed, nobody logs into the database', async () => {
+    const under = ['/bin/sh', '-c', 'exec "$0" "$@" <&- >&- 2>&-'];
+    const broker = await Broker.start({ under });
+    const bridge = new Bridge(broker, {}, { under });
+    try {
+        const port = await freePort();
+        bridge.write({ bridge: { listen: `127.0.0.1:${port}` } });
+        bridge.spawn();
+        const read = () => fetch(`http://127.0.0.1:${port}/sync/c`).then((r) => r.json(), () => undefined);
+        await poll(async () => (await read())?.records, 'the bridge to answer');
+        const client = await broker.client({ version: 5 });
+        await client.short('c', 'r', 'insert', '{"kept":true}', { qos: 1 });
+        assert.deepEqual((await read()).records.map((r) => r.data), [{ kept: true }]);
+        for (const name of fs.readdirSync(broker.database)) {
+            const content = fs.readFileSync(path.join(broker.database, name), 'latin1');
+            assert.doesNotMatch(content, /mosquitto|MQS[123]\d{3}/, name);
+        }
+        await broker.restart({ kill: true });
+        assert.deepEqual(broker.stored('c').map(({ data }) => data), [{ kept: true }]);
+    } finally {
+        await bridge.kill();
+        await broker.stop();
     }
 });

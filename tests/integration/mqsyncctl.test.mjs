@@ -476,6 +476,11 @@ test('on a terminal a bar and nothing that it obeys, elsewhere neither', { skip:
     await run(['--db', db, 'import'], { input: line('csi', '{"\u009bk":"a\u009b31m\u0085é"}') });
     const escaped = await run(['-qec', `'${ctl}' --db '${db}' get c csi`, '/dev/null'], { command: program('script') });
     assert.ok(escaped.stdout.includes('{"\\u009bk":"a\\u009b31m\\u0085é"}'), `obeyed by the terminal: ${JSON.stringify(escaped.stdout)}`);
+    for (const words of ['get c csi --json', 'export c', 'export c -o /dev/stdout']) {
+        const { stdout } = await run(['-qec', `'${ctl}' --db '${db}' ${words}`, '/dev/null'], { command: program('script') });
+        assert.ok(stdout.includes('"data":{"\\u009bk":"a\\u009b31m\\u0085é"}'), `${words}: ${JSON.stringify(stdout.slice(-200))}`);
+        assert.ok(!/[\u0080-\u009f]/.test(stdout), words);
+    }
     assert.ok((await run(['--db', db, 'get', 'c', 'csi'])).stdout.includes('{"\u009bk":"a\u009b31m\u0085é"}'), 'byte for byte elsewhere');
     const both = await run(['-qec', `'${ctl}' --db '${db}' export`, '/dev/null'], { command: program('script') });
     assert.ok(!both.stdout.includes('%'), `records and a bar on one terminal: ${both.stdout.slice(0, 200)}`);
@@ -537,13 +542,28 @@ test('check-config says what is wrong', async () => {
     await run(['check-config', config]);
 });
 
+test('with its standard descriptors closed it writes into no file of the database', async () => {
+    const db = fresh();
+    const lines = Array.from({ length: 5000 }, (_, i) => line(`r${i}`, `{"i":${i}}`)).join('');
+    await run(['--db', db, 'import'], { input: lines });
+    const files = fs.readdirSync(db).filter((name) => name !== 'lock');
+    const sizes = () => files.map((name) => `${name} ${fs.statSync(path.join(db, name)).size}`);
+    const before = sizes();
+    for (const command of ['export', 'export c', 'stat', 'watch c --since 0', 'check', 'get c r1', 'import']) {
+        await run(['-c', `exec '${ctl}' --db '${db}' ${command} <&- >&- 2>&-`], { command: '/bin/sh', code: 2 });
+        assert.deepEqual(sizes(), before, command);
+    }
+    assert.equal((await run(['--db', db, 'export'])).stdout.split('\n').length, 5001);
+    await run(['--db', db, 'check']);
+});
+
 test('usage: what is wrong, and what to say instead', async () => {
     const db = fresh();
     assert.match((await run(['--help'])).stdout, /check-config/);
     assert.match((await run(['--version'])).stdout, /^mqsyncctl \d+\.\d+\.\d+\n$/);
     for (const [args, pattern] of [[[], /--help/], [['frobnicate'], /no command "frobnicate"/], [['--db', db, 'get', 'c'], /COLLECTION ID/],
-        [['--db', db, 'stat', '--since', '3'], /takes no --since/], [['--db', db, 'stat', 'x'], /usage/], [['--frob'], /frob/],
-        [['--db', db, 'watch', 'c', '--since', '-1'], /whole number/], [['--db', db, 'watch', 'a/b'], /can be no collection/],
+        [['--db', db, 'stat', '--since', '3'], /takes no --since/], [['--db', db, 'stat', 'x'], /usage: mqsyncctl stat$/m], [['--frob'], /frob/],
+        [['--db', db, 'watch', 'c', '--since', '-1'], /whole number/], [['token', '--ttl', '2147483648'], /from 1 to 2147483647/], [['--db', db, 'watch', 'a/b'], /can be no collection/],
         [['--db', db, 'stat'], /no mqsync database/], [['--db', db, 'check'], /no mqsync database/], [['--db', db, 'compact'], /no mqsync database/],
         [['--db', db, 'export'], /no mqsync database/], [['--db', db, 'backup', fresh()], /no mqsync database/]]) {
         assert.match((await run(args, { code: 2 })).stderr, pattern, args.join(' '));

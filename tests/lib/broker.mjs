@@ -56,6 +56,7 @@ export class Broker {
      * @param {(broker: Broker) => string[]} [options.write] replaces the whole of mosquitto.conf but its first lines
      * @param {boolean} [options.anonymous] allow_anonymous, default true
      * @param {object} [options.login] user and password with which readiness is asked
+     * @param {string[]} [options.under] a command line put before the broker's
      * @param {number} [options.ports] how many ports to reserve, default 1
      * @param {string} [options.directory] somebody else's directory, to share its database
      */
@@ -147,7 +148,7 @@ export class Broker {
     #spawn() {
         const file = path.join(this.directory, 'mosquitto.conf');
         fs.writeFileSync(file, `${this.#configuration().join('\n')}\n`);
-        const [command, ...args] = [...wrapper, brokerProgram, '-c', file];
+        const [command, ...args] = [...(this.options.under ?? []), ...wrapper, brokerProgram, '-c', file];
         const env = { ...process.env, ...(preload ? { LD_PRELOAD: preload } : {}), ...this.options.env };
         this.exit = undefined;
         const child = spawn(command, args, { cwd: this.directory, env, stdio: ['ignore', 'pipe', 'pipe'] });

@@ -325,6 +325,26 @@ START_TEST(long_values_are_cut)
 }
 END_TEST
 
+/* The longest of everything that is shown, and the longest lists of what is allowed. */
+START_TEST(what_is_allowed_is_always_said)
+{
+    char text[2000], path[1000];
+    struct mqsync_config *c = NULL;
+    struct mqsync_error e = {0};
+    memset(path, 'd', sizeof(path));
+    strcpy(path + 900, "/mqsync.json");
+    snprintf(text, sizeof(text), "{\"collections\":{\"%064d\":{\"conflict\":{\"strategy\":\"%0500d\"}}}}", 1, 2);
+    ck_assert_int_eq(mqsync_config_parse(mqsync_slice_str(text), path, &c, &e), MQSYNC_SERVER_ERROR);
+    ck_assert_msg(strstr(e.text, "is not one of lastWriteWins, ") && strstr(e.text, ", deepMerge"), "%s", e.text);
+    snprintf(text, sizeof(text), "{\"bridge\":{\"%0500d\":1}}", 3);
+    ck_assert_int_eq(mqsync_config_parse(mqsync_slice_str(text), path, &c, &e), MQSYNC_SERVER_ERROR);
+    ck_assert_msg(strstr(e.text, "allowed here: listen, ") && strstr(e.text, ", trustedProxies"), "%s", e.text);
+    snprintf(text, sizeof(text), "{\"collections\":{\"%0500d\":{}}}", 4);
+    ck_assert_int_eq(mqsync_config_parse(mqsync_slice_str(text), path, &c, &e), MQSYNC_SERVER_ERROR);
+    ck_assert_msg(strstr(e.text, "or * for all others") != NULL, "%s", e.text);
+}
+END_TEST
+
 START_TEST(error_is_optional)
 {
     struct mqsync_config *c = NULL;
@@ -392,6 +412,7 @@ int main(void)
     tcase_add_test(tc, many_collections);
     tcase_add_test(tc, errors_without_a_file);
     tcase_add_test(tc, long_values_are_cut);
+    tcase_add_test(tc, what_is_allowed_is_always_said);
     tcase_add_test(tc, error_is_optional);
     tcase_add_test(tc, files_that_cannot_be_read);
     tcase_add_test(tc, large_file);
