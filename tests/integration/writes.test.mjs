@@ -519,6 +519,29 @@ test('the second copy that an app sends by HTTP, with a time a little off, is th
     );
 });
 
+test('an ifVersion that holds is carried out, however near an earlier change with the same data was', async () => {
+    for (const form of ['long', 'short']) {
+        const s = await stage();
+        const base = Date.now() - 20_000;
+        for (const [i, on] of [true, false, true, false].entries()) {
+            const timestamp = new Date(base + i * 500).toISOString();
+            const address = { collection: s.collection, recordId: s.recordId };
+            const message = { type: i ? 'update' : 'insert', ...address, data: { on }, timestamp };
+            await s.writer.write(form, { ...message, metadata: { ifVersion: i } });
+        }
+        assert.deepEqual(
+            (await s.events()).map((e) => [e.metadata.version, e.data.on]),
+            [
+                [1, true],
+                [2, false],
+                [3, true],
+                [4, false],
+            ],
+        );
+        await s.writer.noAnswers(s.collection);
+    }
+});
+
 test('another mutationId is another change, however near', async () => {
     const s = await stage();
     const timestamp = ago(10_000);
