@@ -37,7 +37,8 @@ enum mqsync_code mqsync_json_check(struct mqsync_slice text, struct mqsync_json_
 enum mqsync_json_type mqsync_json_typeof(struct mqsync_slice value);
 
 /* Walks the members of an object: key is the raw text between the quotes (escapes not resolved), value the raw value
- * without surrounding white space. Start with mqsync_json_members(); false at the end. */
+ * without surrounding white space. Start with mqsync_json_members(); false at the end. Of text that was not accepted,
+ * too, nothing outside of it is read; what is found there may be anything. */
 struct mqsync_json_iter {
     const char *at;
     const char *end;

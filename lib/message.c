@@ -321,6 +321,23 @@ static enum mqsync_code read_fields(struct decoder *d, const struct found *found
     return code;
 }
 
+/* What an error is addressed with, from text that is refused: a key may be there twice, a surrogate stand alone, the
+ * end be missing. Whoever waits for the answer to this write still has to learn that it is the one. Only the values
+ * taken are known to be JSON. */
+static void read_address(struct decoder *d, struct mqsync_slice object, bool in_metadata)
+{
+    struct mqsync_slice key, value;
+    struct mqsync_json_iter it = mqsync_json_members(object);
+    while (mqsync_json_next_member(&it, &key, &value)) {
+        if (!in_metadata && mqsync_slice_equal(key, MQSYNC_SLICE("metadata")))
+            read_address(d, value, true);
+        for (size_t i = 0; i < COUNT(fields); i++)
+            if ((fields[i].bit & ADDRESS_FIELDS) && fields[i].in_metadata == in_metadata &&
+                mqsync_slice_equal(key, fields[i].name) && mqsync_json_check(value, NULL, NULL) == MQSYNC_OK)
+                fields[i].read(d, value);
+    }
+}
+
 enum mqsync_code mqsync_message_decode(struct mqsync_slice json, struct mqsync_slice default_collection,
                                        struct mqsync_buf *scratch, struct mqsync_message *ret,
                                        struct mqsync_error *ret_error)
@@ -331,13 +348,16 @@ enum mqsync_code mqsync_message_decode(struct mqsync_slice json, struct mqsync_s
 
     mqsync_buf_clear(scratch);
     *ret = (struct mqsync_message){.collection = default_collection};
+    struct decoder d = {.json = json, .scratch = scratch, .message = ret};
     enum mqsync_code code = mqsync_json_check(json, &info, ret_error);
-    if (code != MQSYNC_OK)
+    if (code != MQSYNC_OK) {
+        read_address(&d, json, false);
         return code;
+    }
     if (info.type != MQSYNC_JSON_OBJECT)
         return fail_object("message", json, ret_error);
 
-    struct decoder d = {.json = json, .scratch = scratch, .message = ret, .spaced = info.spaced};
+    d.spaced = info.spaced;
     find_fields(&found, json, false);
     code = find_operation(&d, found.type, &op, ret_error);
     if (found.metadata.p && mqsync_json_typeof(found.metadata) == MQSYNC_JSON_OBJECT)

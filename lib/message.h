@@ -42,7 +42,8 @@ struct mqsync_message {
  * timestamp that cannot be parsed is an error. mutationId: a string of 1 to 128 bytes.
  *
  * Slices of *ret point into json or into scratch (cleared first); both must outlive it. On failure *ret's collection,
- * record_id and mutation_id are filled as far as they were understood, so that the error can be addressed. */
+ * record_id and mutation_id are filled as far as they were understood, even of what is no JSON, so that the error can
+ * be addressed. */
 enum mqsync_code mqsync_message_decode(struct mqsync_slice json, struct mqsync_slice default_collection,
                                        struct mqsync_buf *scratch, struct mqsync_message *ret,
                                        struct mqsync_error *ret_error);

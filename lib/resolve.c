@@ -136,16 +136,22 @@ static bool is_recent(const struct mqsync_change *c, int64_t now_ms)
     return c->arrived_ms > now_ms || within(c->arrived_ms, now_ms, SECOND_COPY_WITHIN_MS);
 }
 
+/* The write is for a record that has `first` in it already. A baseVersion says less: apps count it up by themselves. */
+static bool was_made_after(const struct mqsync_write *w, const struct mqsync_change *first)
+{
+    return w->has_if_version && w->if_version >= first->version;
+}
+
 /* The last change sent again: with its time, or, when neither has one, soon and over a connection that was lost
  * meanwhile. Later it is rather a device that has come back with the same reading. */
-static bool is_resent(const struct mqsync_change *last, const struct mqsync_change *now, int64_t reconnected_ms)
+static bool is_resent(const struct mqsync_change *last, const struct mqsync_change *now, const struct mqsync_write *w)
 {
     if (now->mutation || last->op != now->op || !same_content(last, now))
         return false;
     if (has_sent(last) || has_sent(now))
         return last->sent_ms == now->sent_ms && last->zoneless == now->zoneless;
-    return !last->mutation && reconnected_ms != INT64_MAX && last->arrived_ms <= reconnected_ms &&
-           is_recent(last, now->arrived_ms);
+    return !last->mutation && w->reconnected_ms != INT64_MAX && last->arrived_ms <= w->reconnected_ms &&
+           is_recent(last, now->arrived_ms) && !was_made_after(w, last);
 }
 
 /* The copy of a change that comes another way, later, with a time of its own. */
@@ -179,11 +185,11 @@ static const struct mqsync_change *find_repeated(const struct mqsync_record *sto
         }
     }
     const struct mqsync_change *last = &stored->history[stored->history_n - 1];
-    if (is_resent(last, now, w->reconnected_ms))
+    if (is_resent(last, now, w))
         return last;
     for (unsigned i = stored->history_n; i--;) {
         const struct mqsync_change *c = &stored->history[i];
-        if (is_second_copy(c, now) && !came_back_to_it(stored, w, c, now))
+        if (is_second_copy(c, now) && !was_made_after(w, c) && !came_back_to_it(stored, w, c, now))
             return c;
     }
     return NULL;

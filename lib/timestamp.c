@@ -91,7 +91,7 @@ static bool take_fraction(struct mqsync_slice *s, int *ret_ms)
     return true;
 }
 
-/* Nothing, or an offset and then nothing. */
+/* Nothing, or an offset and then nothing. Without its colon the offset is no RFC 3339, but what strftime() writes. */
 static bool take_zone(struct mqsync_slice *s, enum mqsync_time_kind *ret_kind, int64_t *ret_minutes)
 {
     int hours, minutes;
@@ -106,10 +106,22 @@ static bool take_zone(struct mqsync_slice *s, enum mqsync_time_kind *ret_kind, i
         return s->n == 0;
 
     bool west = *s->p == '-';
-    if (!take_any(s, "+-") || !take_two(s, 0, 23, &hours) || !take_any(s, ":") || !take_two(s, 0, 59, &minutes))
+    if (!take_any(s, "+-") || !take_two(s, 0, 23, &hours))
+        return false;
+    take_any(s, ":");
+    if (!take_two(s, 0, 59, &minutes))
         return false;
     *ret_minutes = (west ? -1 : 1) * (hours * 60 + minutes);
     return s->n == 0;
+}
+
+/* Behind the minute. */
+static bool take_second(struct mqsync_slice *s, int *ret_second, int *ret_ms, bool *ret_comma)
+{
+    if (!take_two(s, 0, 60, ret_second))
+        return false;
+    *ret_comma = take_any(s, ",");
+    return (!*ret_comma && !take_any(s, ".")) || take_fraction(s, ret_ms);
 }
 
 bool mqsync_time_parse(struct mqsync_slice text, struct mqsync_time *ret)
@@ -117,19 +129,20 @@ bool mqsync_time_parse(struct mqsync_slice text, struct mqsync_time *ret)
     struct mqsync_slice s = text;
     int year, month, day, hour, minute, second = 0, ms = 0;
     enum mqsync_time_kind kind;
+    bool comma = false;
     int64_t offset;
 
-    if (!take_digits(&s, 4, &year) || !take_any(&s, "-") || !take_two(&s, 1, 12, &month) || !take_any(&s, "-") ||
-        !take_two(&s, 1, days_in_month(year, month), &day) || !take_any(&s, "Tt ") || !take_two(&s, 0, 23, &hour) ||
-        !take_any(&s, ":") || !take_two(&s, 0, 59, &minute))
+    if (!take_digits(&s, 4, &year))
         return false;
-    if (take_any(&s, ":")) {
-        if (!take_two(&s, 0, 60, &second))
-            return false;
-        if (take_any(&s, ".") && !take_fraction(&s, &ms))
-            return false;
-    }
-    if (!take_zone(&s, &kind, &offset))
+    bool extended = take_any(&s, "-"); /* or ISO 8601's basic form: 20261122T181700 */
+    if (!take_two(&s, 1, 12, &month) || (extended && !take_any(&s, "-")) ||
+        !take_two(&s, 1, days_in_month(year, month), &day) || !take_any(&s, "Tt ") || !take_two(&s, 0, 23, &hour) ||
+        (extended && !take_any(&s, ":")) || !take_two(&s, 0, 59, &minute))
+        return false;
+    bool has_second = extended ? take_any(&s, ":") : s.n && *s.p >= '0' && *s.p <= '9';
+    if ((has_second && !take_second(&s, &second, &ms, &comma)) || !take_zone(&s, &kind, &offset))
+        return false;
+    if (kind == MQSYNC_TIME_EXACT && (!extended || comma)) /* with a zone it is to be RFC 3339's form */
         return false;
 
     int64_t minutes = (days_from_date(year, month, day) * 24 + hour) * 60 + minute - offset;

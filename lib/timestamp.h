@@ -21,9 +21,10 @@ struct mqsync_time {
 
 #define MQSYNC_TIMESTAMP_LEN 24 /* 2026-11-22T18:17:00.000Z */
 
-/* Parses RFC 3339 (any offset, 'T', 't' or space, 'Z' or 'z', any number of fraction digits, cut to ms; second 60
- * counts as the next minute) and the same without a zone. Also a date with hours and minutes only. False, *ret
- * untouched, otherwise. */
+/* Parses RFC 3339 (any offset, its colon may be missing; 'T', 't' or space, 'Z' or 'z', any number of fraction digits,
+ * cut to ms; second 60 counts as the next minute). Without a zone the same and what else ISO 8601 has for a date and a
+ * time: a decimal comma, and the basic form without separators. The seconds may be missing. False, *ret untouched,
+ * otherwise. */
 bool mqsync_time_parse(struct mqsync_slice text, struct mqsync_time *ret);
 
 /* Writes exactly MQSYNC_TIMESTAMP_LEN characters, no NUL. ms outside the years 0000 to 9999 is clamped to them. Fast:

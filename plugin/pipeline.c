@@ -19,6 +19,14 @@ static char passed;
 
 /* --- decode ------------------------------------------------------------------------------------------------------- */
 
+static enum mqsync_code check_size(struct mqsync_request *r, struct mqsync_slice payload, size_t max)
+{
+    if (payload.n <= max)
+        return MQSYNC_OK;
+    return mqsync_fail(&r->error, MQSYNC_INVALID_MESSAGE, "the message has %zu bytes; at most %zu are taken", payload.n,
+                       max);
+}
+
 static enum mqsync_code decode_short(struct mqsync_plugin *p, struct mqsync_request *r, struct mqsync_slice payload)
 {
     static const enum mqsync_type types[] = {
@@ -33,6 +41,8 @@ static enum mqsync_code decode_short(struct mqsync_plugin *p, struct mqsync_requ
     m->collection = r->topic.collection;
     m->record_id = r->topic.record_id;
     code = mqsync_properties_apply(&r->properties, m, &r->error);
+    if (code == MQSYNC_OK)
+        code = check_size(r, payload, p->config->limits.max_record_bytes);
     if (code != MQSYNC_OK || r->topic.op == MQSYNC_DELETE)
         return code;
     return mqsync_data_decode(payload, &p->scratch.message, &m->data, &r->error);
@@ -41,13 +51,12 @@ static enum mqsync_code decode_short(struct mqsync_plugin *p, struct mqsync_requ
 static enum mqsync_code decode(struct mqsync_plugin *p, struct mqsync_request *r)
 {
     struct mqsync_slice payload = {r->event->payload, r->event->payloadlen};
-    bool is_short = r->topic.kind == MQSYNC_TOPIC_CMD_SHORT;
-    size_t max = p->config->limits.max_record_bytes + (is_short ? 0 : ENVELOPE_MAX);
 
     switch (r->topic.kind) {
     case MQSYNC_TOPIC_CMD:
-    case MQSYNC_TOPIC_CMD_SHORT:
         break;
+    case MQSYNC_TOPIC_CMD_SHORT:
+        return decode_short(p, r, payload);
     case MQSYNC_TOPIC_BAD_CMD:
         return mqsync_fail(&r->error, MQSYNC_INVALID_MESSAGE, "%s", r->topic.wrong);
     case MQSYNC_TOPIC_SERVER:
@@ -57,11 +66,8 @@ static enum mqsync_code decode(struct mqsync_plugin *p, struct mqsync_request *r
                            "topic: expected %s{collection}/cmd or %s{collection}/cmd/{recordId}/{insert|update|delete}",
                            p->prefix, p->prefix);
     }
-    if (payload.n > max)
-        return mqsync_fail(&r->error, MQSYNC_INVALID_MESSAGE, "the message has %zu bytes; at most %zu are taken",
-                           payload.n, max);
-    if (is_short)
-        return decode_short(p, r, payload);
+    if (check_size(r, payload, p->config->limits.max_record_bytes + ENVELOPE_MAX) != MQSYNC_OK)
+        return r->error.code;
     return mqsync_message_decode(payload, r->topic.collection, &p->scratch.message, &r->message, &r->error);
 }
 

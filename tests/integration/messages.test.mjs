@@ -289,6 +289,27 @@ matrix(
     },
 );
 
+matrix(
+    'an error about what is no JSON, or too large, says which record and mutation it is about',
+    { forms: FORMS, skip: needsMetadata },
+    async ({ version, qos, form }) => {
+        const collection = unique('c');
+        const client = await broker.client({ version, qos });
+        const tooLarge = `{"a":"${'x'.repeat(1 << 20)}"}`;
+        for (const data of ['{"a":1,"a":2}', '{"b":{"c":"\\ud800"}}', '{"a":01}', '{"a":', tooLarge]) {
+            const mutationId = unique('m');
+            refused(
+                await client.write(form, { type: 'insert', collection, recordId: 'r', data, metadata: { mutationId } }),
+                { version, qos },
+            );
+            const error = await client.answer();
+            assert.deepEqual([error.type, error.code], ['error', 'INVALID_MESSAGE'], data.slice(0, 40));
+            assert.deepEqual(error.metadata, { collection, recordId: 'r', mutationId }, data.slice(0, 40));
+        }
+        await client.noAnswers(collection);
+    },
+);
+
 matrix('bad data in the short form is INVALID_MESSAGE', { qos: [0, 1, 2] }, async ({ version, qos }) => {
     const collection = unique('c');
     const client = await broker.client({ version, qos });

@@ -519,6 +519,29 @@ test('the second copy that an app sends by HTTP, with a time a little off, is th
     );
 });
 
+test('an ifVersion that holds is carried out, however near an earlier change with the same data was', async () => {
+    for (const form of ['long', 'short']) {
+        const s = await stage();
+        const base = Date.now() - 20_000;
+        for (const [i, on] of [true, false, true, false].entries()) {
+            const timestamp = new Date(base + i * 500).toISOString();
+            const address = { collection: s.collection, recordId: s.recordId };
+            const message = { type: i ? 'update' : 'insert', ...address, data: { on }, timestamp };
+            await s.writer.write(form, { ...message, metadata: { ifVersion: i } });
+        }
+        assert.deepEqual(
+            (await s.events()).map((e) => [e.metadata.version, e.data.on]),
+            [
+                [1, true],
+                [2, false],
+                [3, true],
+                [4, false],
+            ],
+        );
+        await s.writer.noAnswers(s.collection);
+    }
+});
+
 test('another mutationId is another change, however near', async () => {
     const s = await stage();
     const timestamp = ago(10_000);
@@ -640,6 +663,8 @@ for (const version of VERSIONS) {
 for (const [what, timestamp] of [
     ['no time', undefined],
     ['a time without a zone', '2020-01-01T00:00:00'],
+    ['a time without a zone, with a decimal comma', '2020-01-01 00:00:00,123'],
+    ["a time without a zone in ISO 8601's basic form", '20200101T000000'],
     ['a time to come', '2099-01-01T00:00:00Z'],
     ['a time to come in another zone', '2099-01-01T00:00:00+14:00'],
 ]) {
@@ -669,6 +694,7 @@ test('any RFC 3339 time is understood, and told in UTC with milliseconds', async
         ['2026-01-02 03:04:05+05:30', '2026-01-01T21:34:05.000Z'],
         ['2026-01-01T20:00:00.000-08:00', '2026-01-02T04:00:00.000Z'],
         ['2024-02-29T23:59:59.999+00:00', '2024-02-29T23:59:59.999Z'],
+        ['2026-01-02T03:04:05+0530', '2026-01-01T21:34:05.000Z'], // strftime's %z: ISO 8601, not RFC 3339
     ]) {
         const s = await stage();
         await s.write('insert', { a: 1 }, { timestamp });

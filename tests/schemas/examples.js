@@ -34,7 +34,8 @@ const badIds = [
     { recordId: 'a\u0085' }, { recordId: 'r'.repeat(129) }, { recordId: 7 },
 ];
 const badTimes = [
-    '', 'yesterday', '2026-11-22', '18:17:00Z', 1795000000000, '2026-11-22T18:17:00+1',
+    '', 'yesterday', '2026-11-22', '18:17:00Z', 1795000000000, '2026-11-22T18:17:00+1', '20261122T181700Z',
+    '2026-11-22T18:17:00,5Z',
 ].map((timestamp) => ({ timestamp }));
 const badVersions = [-1, 1.5, '3', true].flatMap((v) => [{ baseVersion: v }, { ifVersion: v }]);
 const badWrite = (message) => [
@@ -84,6 +85,9 @@ const client = {
             { ...write, timestamp: '2026-11-22T18:17:00.123456' },
             { ...write, timestamp: '2026-11-22t18:17:00+01:00' },
             { ...write, timestamp: '2026-11-22 18:17Z' },
+            { ...write, timestamp: '2026-11-22T18:17:00+0100' },
+            { ...write, timestamp: '2026-11-22 18:17:00,123' },
+            { ...write, timestamp: '20261122T181700.5' },
             { ...write, recordId: 'Größe 1:2' },
             withMetadata(write, { mutationId: 'm-1', baseVersion: 3, ifVersion: 0 }),
         ],

@@ -326,6 +326,11 @@ START_TEST(not_json)
         "{\"type\":\"ping\",\"x\":\"\\ud800\"}",
         "{\"type\":\"ping\",\"data\":{\"a\":1,\"\\u0061\":2}}",
         "{\"type\":\"ping\",\"x\":01}",
+        "{\"type\":\"ping\",\"recordId\":\"r",
+        "{\"type\":\"ping\",\"recordId\":\"r\xFF\",\"metadata\":{\"mutationId\":\"\\ud800\"}}",
+        "{\"type\":\"ping\",\"recordId\":,\"metadata\":}",
+        "{\"type\":\"ping\",\"data\":{\"recordId\":\"r\",\"metadata\":{\"mutationId\":\"m\"}}",
+        "{\"type\":\"ping\",\"recordId\":[\"r\",\"metadata\":[{\"mutationId\":\"m\"",
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         ck_assert_msg(decode_at(cases[i], "todos") == MQSYNC_INVALID_MESSAGE, "%s", cases[i]);
@@ -343,6 +348,11 @@ START_TEST(failures_can_be_addressed)
         "{\"collection\":\"c\",\"recordId\":\"r\",\"metadata\":{\"mutationId\":\"m\"}}",
         "{\"type\":\"insert\",\"metadata\":{\"mutationId\":\"m\"},\"collection\":\"c\",\"recordId\":\"r\",\"data\":7}",
         DELETE_C "\"recordId\":\"r\",\"timestamp\":\"x\",\"metadata\":{\"baseVersion\":\"x\",\"mutationId\":\"m\"}}",
+        /* no JSON, or none that is taken */
+        DELETE_C "\"recordId\":\"r\",\"data\":{\"a\":1,\"a\":2},\"metadata\":{\"mutationId\":\"m\"}}",
+        DELETE_C
+        "\"x\":\"\\ud800\",\"recordId\":\"r\",\"metadata\":{\"x\":\"\xFF\",\"mutationId\":\"\\u006d\",\"x\":1}}",
+        DELETE_C "\"recordId\":\"r\",\"metadata\":{\"mutationId\":\"m\"},\"data\":{\"a\":01},\"timestamp\":\"20",
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         ck_assert_int_eq(decode_at(cases[i], ""), MQSYNC_INVALID_MESSAGE);

@@ -204,13 +204,13 @@ static bool same_change(const struct model *m, const struct change *old, const s
         if (timed(old) && timed(c) && old->time.kind == c->time.kind && old->time.ms == c->time.ms)
             return true;
         if (!timed(old) && !timed(c) && !old->mutation[0] && c->reconnected != INT64_MAX &&
-            old->arrived <= c->reconnected && c->arrived - old->arrived <= 600000)
+            old->arrived <= c->reconnected && c->arrived - old->arrived <= 600000 && c->if_version < (long)old->version)
             return true;
     }
     if (!same_content(old, c) || !timed(old) || !timed(c) || old->time.kind != c->time.kind)
         return false;
     if (llabs(old->time.ms - c->time.ms) > 2000 || c->arrived - old->arrived > 600000 ||
-        (old->mutation[0] && c->mutation[0]))
+        (old->mutation[0] && c->mutation[0]) || c->if_version >= (long)old->version)
         return false;
     bool came_back = c->user[0] && strcmp(last->user, c->user) == 0 && !same_content(last, c) &&
                      last->time.kind == c->time.kind && last->time.ms > old->time.ms && last->time.ms <= c->time.ms;
