@@ -18,7 +18,7 @@
 #define SMALL_PAGES (64u * 1024 * 1024 / 4096)
 #define BATCH_SMALL ((size_t)16 * 1024 * 1024)
 #define BATCH_LARGE ((size_t)4 * 1024 * 1024)
-#define TXN_ENTRIES 2048      /* of a database that is not small */
+#define TXN_ENTRIES 1024      /* of a database that is not small */
 #define RETRY_MS 1000         /* after a failure */
 #define FORGET_EVERY_MS 60000 /* looks for old tombstones */
 #define FORGET_AGAIN_MS 100   /* when there were more than a slice */
@@ -373,10 +373,15 @@ static unsigned move_now(struct mqsync_store *s, int64_t *logged_ms)
         failed(s, error.text, logged_ms);
         return 0;
     }
-    struct mqsync_table *table = s->frozen;
+    struct mqsync_table *table = s->frozen, *unused = NULL;
     uint64_t segment = table ? s->log.segment - 1 : s->state.applied;
+    if (!table) { /* a quiet minute: what busier ones have needed is given back */
+        unused = s->spare;
+        s->spare = NULL;
+    }
     s->moving = true;
     pthread_mutex_unlock(&s->lock);
+    mqsync_table_free(unused);
     int rc = mqsync_store_move(s, table, segment, &forgotten);
     pthread_mutex_lock(&s->lock);
     s->moving = false;
