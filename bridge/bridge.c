@@ -108,6 +108,11 @@ static void event(void *context, const struct mqsync_upstream_event *e)
     mqsync_channels_event(context, e);
 }
 
+static void followed(void *context, struct mqsync_slice collection, bool follows)
+{
+    mqsync_channels_followed(context, collection, follows);
+}
+
 static void will(void *context, const struct mqsync_upstream_will *w)
 {
     mqsync_will_carry_out(context, w);
@@ -195,7 +200,7 @@ static void busy(void *context)
 
 void mqsync_bridge_handler(struct mqsync_bridge *b, struct mqsync_upstream_handler *ret)
 {
-    *ret = (struct mqsync_upstream_handler){b, up, down, event, will, answer, acknowledged, watch, busy};
+    *ret = (struct mqsync_upstream_handler){b, up, down, event, followed, will, answer, acknowledged, watch, busy};
 }
 
 /* --- by the clock ------------------------------------------------------------------------------------------------- */

@@ -51,6 +51,7 @@ void mqsync_channel_leave(struct mqsync_bridge *b, struct mqsync_channel *c)
     while (*at != c)
         at = &(*at)->next;
     *at = c->next;
+    free(c->senders);
     free(c->feeds);
     free(c);
 }
@@ -78,8 +79,58 @@ void mqsync_channel_remove(struct mqsync_channel *c, struct mqsync_feed *f)
     last->place = f->place;
 }
 
-static struct mqsync_frame *frame_of(const struct mqsync_channel *c, struct mqsync_slice payload, uint64_t seq)
+/* --- whole records ------------------------------------------------------------------------------------------------ */
+
+/* At QoS 0, like the subscription to the events: what is missing is seen by its seq. */
+static void ask_to_follow(struct mqsync_bridge *b, struct mqsync_channel *c)
 {
+    struct mqsync_upstream_command command = {
+        .collection = mqsync_slice_str(c->name),
+        .payload = c->full_n
+                       ? MQSYNC_SLICE("{\"type\":\"subscribe\",\"metadata\":{\"sync\":false,\"updates\":\"full\"}}")
+                       : MQSYNC_SLICE("{\"type\":\"subscribe\",\"metadata\":{\"sync\":false,\"updates\":\"delta\"}}"),
+        .tag = {.question = MQSYNC_UPSTREAM_FOLLOW},
+        .at_most_once = true,
+    };
+    uint16_t mid;
+
+    c->followed = false;
+    mqsync_upstream_command(b->upstream, &command, &mid); /* where it does not get through, records are looked up */
+}
+
+void mqsync_channel_follow(struct mqsync_bridge *b, struct mqsync_channel *c)
+{
+    if (!c->senders)
+        c->senders = calloc(MQSYNC_SENDERS, sizeof(*c->senders));
+    if (c->full_n++ == 0)
+        ask_to_follow(b, c);
+}
+
+void mqsync_channel_unfollow(struct mqsync_bridge *b, struct mqsync_channel *c)
+{
+    if (--c->full_n == 0)
+        ask_to_follow(b, c);
+}
+
+void mqsync_channels_followed(struct mqsync_bridge *b, struct mqsync_slice collection, bool follows)
+{
+    struct mqsync_channel *c = find(&b->channels, collection);
+
+    if (c)
+        c->followed = follows && c->full_n && c->senders;
+}
+
+static struct mqsync_sender *place_of(const struct mqsync_channel *c, uint64_t seq)
+{
+    return c->senders ? &c->senders[seq % MQSYNC_SENDERS] : NULL;
+}
+
+/* --- events ------------------------------------------------------------------------------------------------------- */
+
+static struct mqsync_frame *frame_of(const struct mqsync_channel *c, const struct mqsync_upstream_event *e,
+                                     uint64_t seq)
+{
+    struct mqsync_slice payload = e->payload;
     struct mqsync_frame *frame = mqsync_frame_alloc(payload);
     bool insert = mqsync_slice_starts_with(payload, "{\"type\":\"insert\",");
     uint64_t version = 0;
@@ -88,33 +139,52 @@ static struct mqsync_frame *frame_of(const struct mqsync_channel *c, struct mqsy
         return NULL;
     frame->channel = c->id;
     frame->seq = seq;
-    frame->whole = insert || mqsync_slice_starts_with(payload, "{\"type\":\"delete\",");
-    frame->again = insert && !(mqsync_event_version(payload, &version) && version == 1);
+    frame->record = c->full_n ? XXH3_64bits(e->record_id.p, e->record_id.n) | 1 : 0;
+    frame->whole = e->whole || insert || mqsync_slice_starts_with(payload, "{\"type\":\"delete\",");
+    frame->first = insert && mqsync_event_version(payload, &version) && version == 1;
+    frame->again = insert && !frame->first;
     return frame;
+}
+
+/* The handle of the session whose change it was; 0: of none. */
+static uint64_t announce(struct mqsync_bridge *b, const struct mqsync_upstream_event *e)
+{
+    struct mqsync_pending_command *command = mqsync_pending_announce(&b->pending, e->mark);
+
+    b->metrics.events++;
+    if (!command)
+        return 0;
+    mqsync_metrics_latency(&b->metrics, mqsync_monotonic_us() - command->sent_us);
+    return command->session;
 }
 
 void mqsync_channels_event(struct mqsync_bridge *b, const struct mqsync_upstream_event *e)
 {
-    struct mqsync_pending_command *command = mqsync_pending_announce(&b->pending, e->mark);
-    struct mqsync_session *sender = command ? mqsync_session_find(b, command->session) : NULL;
+    uint64_t from = e->whole ? 0 : announce(b, e);
     struct mqsync_channel *c = find(&b->channels, e->collection);
+    struct mqsync_sender *place;
     struct mqsync_frame *frame;
     uint64_t seq;
 
-    b->metrics.events++;
-    if (command)
-        mqsync_metrics_latency(&b->metrics, mqsync_monotonic_us() - command->sent_us);
     if (!c || !mqsync_event_seq(e->payload, &seq))
         return;
+    place = place_of(c, seq);
+    if (place && !e->whole)
+        *place = (struct mqsync_sender){seq, from};
+    else if (place && place->seq == seq)
+        from = place->session;
+    struct mqsync_session *sender = from ? mqsync_session_find(b, from) : NULL;
     if (seq > c->last_seq)
         c->last_seq = seq;
     c->stirred = true;
-    frame = c->n ? frame_of(c, e->payload, seq) : NULL;
+    frame = c->n ? frame_of(c, e, seq) : NULL;
     struct mqsync_showing showing = {e, frame, c->id, seq, NULL, NULL, NULL};
     /* from the end: a feed that is closed on the way is replaced by one that has had its turn */
     for (size_t i = c->n; i-- > 0;) {
         struct mqsync_feed *f = c->feeds[i];
         bool own = sender && f->session == sender;
+        if (e->whole != (c->followed && f->full_updates))
+            continue;
         struct mqsync_frame *shown =
             f->rule ? mqsync_showing_to(&showing, mqsync_session_user(f->session), &own) : frame;
         mqsync_feed_event(b, f, seq, shown, own);
@@ -134,6 +204,10 @@ static void catch_up(struct mqsync_bridge *b, struct mqsync_channel *c)
 {
     c->since_us = mqsync_monotonic_us();
     c->last_seq = c->expected = 0; /* the database may be another one */
+    if (c->senders)
+        memset(c->senders, 0, MQSYNC_SENDERS * sizeof(*c->senders));
+    if (c->full_n)
+        ask_to_follow(b, c);
     for (size_t i = 0; i < c->n; i++) {
         c->feeds[i]->live = false;
         mqsync_feed_hunger(b, c->feeds[i]);

@@ -37,6 +37,8 @@ enum mqsync_code mqsync_feed_open(struct mqsync_bridge *b, struct mqsync_session
     f->rule = rule;
     f->tombstones = tombstones;
     f->full_updates = f->subscription && m->full_updates;
+    if (f->full_updates)
+        mqsync_channel_follow(b, f->channel);
     f->no_pages = m->no_sync;
     f->has_since = m->has_since;
     f->seq = m->since;
@@ -56,6 +58,8 @@ void mqsync_feed_close(struct mqsync_bridge *b, struct mqsync_feed *f)
 {
     mqsync_turns_leave(&b->feeds.hungry, &f->turn);
     mqsync_feed_forget_question(b, f);
+    if (f->full_updates)
+        mqsync_channel_unfollow(b, f->channel);
     if (f->subscription)
         mqsync_channel_remove(f->channel, f);
     b->metrics.subscriptions -= f->subscription;
@@ -99,13 +103,30 @@ static void not_live(struct mqsync_bridge *b, struct mqsync_feed *f)
     mqsync_feed_hunger(b, f);
 }
 
-/* With full_updates only what is no `update` can be passed on as it is, and not to a slow reader: what he is to be sent
- * is read when there is room for it. An app that may have changed a record of its own before that came back is sent the
- * page that goes with it, too. */
+/* Whether it may be one of the records that the client has changed. */
+static bool may_be_own_record(const struct mqsync_feed *f, uint64_t record)
+{
+    for (unsigned i = 0; i < MQSYNC_OWN_MAX && i < f->own_n; i++)
+        if (f->own_record[i] == record || f->own_record[i] == 0)
+            return true;
+    return false;
+}
+
+/* An app takes an event of a record that it has changed, or that it had, for something to settle by its own clock: it is
+ * sent the page that goes with it, too. */
+static bool needs_page(const struct mqsync_feed *f, const struct mqsync_frame *frame)
+{
+    return f->tombstones && (frame->again || may_be_own_record(f, frame->record));
+}
+
+/* With full_updates only what is whole can be passed on as it is, and not to a slow reader: what he is to be sent is read
+ * when there is room for it. Of the client's own changes too it is looked up whether somebody else's have crossed them,
+ * which for a new record cannot be. */
 static bool passes(const struct mqsync_feed *f, const struct mqsync_frame *frame, bool own)
 {
     return !f->full_updates || frame->n == 0 ||
-           (frame->whole && !own && !(frame->again && f->tombstones) && f->session->queue.bytes <= MQSYNC_QUEUE_LOW);
+           (frame->whole && (own ? frame->first : !needs_page(f, frame)) &&
+            f->session->queue.bytes <= MQSYNC_QUEUE_LOW);
 }
 
 void mqsync_feed_event(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t seq, struct mqsync_frame *frame,
@@ -117,8 +138,10 @@ void mqsync_feed_event(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t 
         return;
     /* one that the database has shown before its event came has been sent to its own author, perhaps over a later one
      * that is on its way: that has to follow */
-    if (own && f->full_updates && seq > f->seq)
+    if (own && f->full_updates && seq > f->seq) {
+        f->own_record[f->own_n % MQSYNC_OWN_MAX] = frame ? frame->record : 0;
         f->own[f->own_n++ % MQSYNC_OWN_MAX] = seq;
+    }
     if (!f->live) {
         if (f->asked && !f->held_lost)
             mqsync_feed_hold(b, f, seq, frame, own);

@@ -27,7 +27,7 @@ struct mqsync_feed {
     size_t place;             /* among the channel's */
     bool subscription;        /* or one `sync` */
     bool live, started;
-    bool full_updates; /* an update carries the whole record: it is read, not passed on */
+    bool full_updates; /* an update carries the whole record */
     bool tombstones;   /* the snapshot ends with a `delete` for each tombstone */
     bool no_pages;     /* no snapshot */
     bool has_since;
@@ -63,6 +63,7 @@ struct mqsync_feed {
     uint64_t seen, seen_bytes;    /* of entries, for how many to ask at once */
     /* own changes that need not be told, with full_updates */
     uint64_t own[MQSYNC_OWN_MAX];
+    uint64_t own_record[MQSYNC_OWN_MAX]; /* as a frame's */
     unsigned own_n;
 };
 

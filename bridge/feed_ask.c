@@ -88,8 +88,10 @@ void mqsync_feed_hold(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t s
                                 : frame ? mqsync_frame_ref(frame)
                                         : NULL;
 
-    if (own && kept)
+    if (own && kept) {
         kept->seq = seq;
+        kept->record = frame ? frame->record : 0;
+    }
     if (kept && f->held.bytes + kept->n > b->config->bridge.send_queue_bytes) {
         mqsync_frame_unref(kept);
         kept = NULL;

@@ -72,7 +72,7 @@ static void send_subscribed(struct mqsync_bridge *b, struct mqsync_feed *f, uint
 {
     mqsync_buf_clear(&b->answer);
     mqsync_subscribed_encode(&b->answer, mqsync_slice_str(f->channel->name), f->records, seq,
-                             mqsync_slice_str(f->epoch));
+                             mqsync_slice_str(f->epoch), false);
     mqsync_session_send_text(f->session, mqsync_buf_slice(&b->answer));
 }
 

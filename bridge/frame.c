@@ -14,8 +14,8 @@ struct mqsync_frame *mqsync_frame_alloc(struct mqsync_slice text)
     f->references = 1;
     f->n = (uint32_t)text.n;
     f->channel = 0;
-    f->seq = 0;
-    f->whole = f->again = false;
+    f->seq = f->record = 0;
+    f->whole = f->first = f->again = false;
     if (text.n)
         memcpy(f->text, text.p, text.n);
     return f;

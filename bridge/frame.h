@@ -12,8 +12,10 @@ struct mqsync_frame {
     uint32_t n;
     uint64_t channel; /* id of the event's: it may be dropped and made up for by a sync; 0: it is no event */
     uint64_t seq;     /* of an event */
-    bool whole;       /* an event that tells all there is of the record: an `insert` or a `delete`, */
-    bool again;       /* and the record has been there before that `insert` */
+    uint64_t record;  /* of an event: a hash of the record's id, never 0; 0: not known */
+    bool whole;       /* an event that tells all there is of the record */
+    bool first;       /* an `insert` of a record that has never been there before */
+    bool again;       /* an `insert` of one that has */
     unsigned char room[MQSYNC_FRAME_ROOM];
     unsigned char text[];
 };

@@ -270,12 +270,40 @@ static void take_event(struct mqsync_upstream *u, struct mqsync_upstream_event *
     free(told.former_owner);
 }
 
-static void take_answer(struct mqsync_upstream *u, struct mqsync_slice payload, const mosquitto_property *properties)
+/* The topic does not tell the record; the plugin wrote the payload, which has been checked by nobody yet. */
+static void take_followed(struct mqsync_upstream *u, struct mqsync_upstream_event *e,
+                          const mosquitto_property *properties)
+{
+    struct mqsync_slice value;
+
+    if (mqsync_json_check(e->payload, NULL, NULL) != MQSYNC_OK)
+        return;
+    if (mqsync_json_member(e->payload, MQSYNC_SLICE("recordId"), MQSYNC_JSON_STRING, &value)) {
+        struct mqsync_buf id = {0};
+        mqsync_json_unescape(&id, value);
+        e->record_id = mqsync_buf_slice(&id);
+        e->whole = true;
+        if (!id.failed)
+            take_event(u, e, properties);
+        mqsync_buf_free(&id);
+    } else if (mqsync_slice_starts_with(e->payload, "{\"type\":\"subscribed\"")) {
+        bool follows = mqsync_json_member(e->payload, MQSYNC_SLICE("metadata"), MQSYNC_JSON_OBJECT, &value) &&
+                       mqsync_json_member(value, MQSYNC_SLICE("updates"), MQSYNC_JSON_STRING, &value);
+        u->handler->followed(u->handler->context, e->collection, follows);
+    }
+}
+
+static void take_answer(struct mqsync_upstream *u, struct mqsync_upstream_event *e,
+                        const mosquitto_property *properties)
 {
     struct correlation correlation;
 
-    if (read_correlation(properties, &correlation) && correlation.secret == u->secret)
-        u->handler->answer(u->handler->context, &correlation.tag, payload);
+    if (!read_correlation(properties, &correlation) || correlation.secret != u->secret)
+        return;
+    if (correlation.tag.question == MQSYNC_UPSTREAM_FOLLOW)
+        take_followed(u, e, properties);
+    else
+        u->handler->answer(u->handler->context, &correlation.tag, e->payload);
 }
 
 static void read_metadata(const mosquitto_property *list, char *metadata[MQSYNC_UPSTREAM_METADATA_N])
@@ -327,7 +355,6 @@ static void on_message(struct mosquitto *mosq, void *context, const struct mosqu
                        const mosquitto_property *properties)
 {
     struct mqsync_upstream *u = context;
-    struct mqsync_slice payload = {m->payload, (size_t)m->payloadlen};
     size_t prefix_n = strlen(u->prefix);
     const char *collection, *kind, *rest;
 
@@ -338,12 +365,14 @@ static void on_message(struct mosquitto *mosq, void *context, const struct mosqu
     collection = m->topic + prefix_n;
     kind = strchr(collection, '/');
     rest = kind ? strchr(kind + 1, '/') : NULL;
+    struct mqsync_upstream_event e = {.payload = {m->payload, (size_t)m->payloadlen}};
+    if (rest) {
+        e.collection = (struct mqsync_slice){collection, (size_t)(kind - collection)};
+        e.record_id = mqsync_slice_str(rest + 1);
+    }
     if (rest && strncmp(kind, "/re/", 4) == 0) {
-        take_answer(u, payload, properties);
+        take_answer(u, &e, properties);
     } else if (rest && strncmp(kind, "/evt/", 5) == 0) {
-        struct mqsync_upstream_event e = {.collection = {collection, (size_t)(kind - collection)},
-                                          .record_id = mqsync_slice_str(rest + 1),
-                                          .payload = payload};
         take_event(u, &e, properties);
     } else if (kind && strncmp(kind, "/cmd", 4) == 0) {
         take_will(u, m, properties);
@@ -645,7 +674,8 @@ enum mqsync_code mqsync_upstream_command(struct mqsync_upstream *u, const struct
         u->handler->busy(u->handler->context);
     write_topic(u, c);
     if (!u->topic.failed && add_properties(u, c, &properties))
-        rc = mosquitto_publish_v5(u->mosq, &mid, u->topic.p, (int)c->payload.n, c->payload.p, 1, false, properties);
+        rc = mosquitto_publish_v5(u->mosq, &mid, u->topic.p, (int)c->payload.n, c->payload.p, !c->at_most_once, false,
+                                  properties);
     mosquitto_property_free_all(&properties);
     watch(u);
     *ret_mid = (uint16_t)mid;

@@ -16,9 +16,14 @@ struct mqsync_upstream_tag {
     uint64_t question; /* that the answers are to; 0: none */
 };
 
+/* The question of a command by which the bridge follows a collection: its answers are `subscribed` and then events that
+ * have all of the record. */
+#define MQSYNC_UPSTREAM_FOLLOW (UINT64_MAX - 1)
+
 struct mqsync_upstream_event {
     struct mqsync_slice collection, record_id;
     struct mqsync_slice payload;
+    bool whole; /* the second one of its change: an answer to MQSYNC_UPSTREAM_FOLLOW */
     uint64_t mark;                      /* of the command's tag; 0: somebody else's */
     bool owner_told, former_owner_told; /* the plugin says whose record it is, and whose it was before the change */
     struct mqsync_slice owner, former_owner; /* empty: nobody's */
@@ -40,6 +45,8 @@ struct mqsync_upstream_handler {
     void (*down)(void *context);
     /* Announced from the moment of the subscription on; some may be missing, and are seen missing by their seq. */
     void (*event)(void *context, const struct mqsync_upstream_event *e);
+    /* From now on a collection's events come whole, too, each after the other one; or they do not. */
+    void (*followed)(void *context, struct mqsync_slice collection, bool follows);
     /* Never for what a bridge has sent, this or another one. */
     void (*will)(void *context, const struct mqsync_upstream_will *w);
     /* An answer to the command with that tag; payload lives for the call. */
@@ -93,9 +100,10 @@ struct mqsync_upstream_command {
     size_t roles_n;
     struct mqsync_upstream_tag tag; /* comes back with every answer, its mark with the event that the command becomes */
     bool ack;                       /* wants an `ack` also without a mutationId */
+    bool at_most_once;              /* at QoS 0, and its answers too: nobody acknowledges it */
 };
 
-/* Sends at QoS 1: once it returns MQSYNC_OK the command is sent again after a reconnection until it is acknowledged.
+/* Sends at QoS 1 as a rule: once it returns MQSYNC_OK the command is sent again after a reconnection until it is acknowledged.
  * *ret_mid is what acknowledged() will say. */
 enum mqsync_code mqsync_upstream_command(struct mqsync_upstream *u, const struct mqsync_upstream_command *c,
                                          uint16_t *ret_mid);

@@ -84,9 +84,9 @@ void mqsync_error_encode(struct mqsync_buf *out, const struct mqsync_error *e, s
 /* Its code, of an encoded message that may be any other as well: MQSYNC_OK then, and for a code of no known name. */
 enum mqsync_code mqsync_error_read(struct mqsync_slice message);
 
-/* {"type":"subscribed","collection","metadata":{"recordCount","seq","epoch"}} */
+/* {"type":"subscribed","collection","metadata":{"recordCount","seq","epoch"}}; full_updates adds "updates":"full". */
 void mqsync_subscribed_encode(struct mqsync_buf *out, struct mqsync_slice collection, uint64_t record_count,
-                              uint64_t seq, struct mqsync_slice epoch);
+                              uint64_t seq, struct mqsync_slice epoch, bool full_updates);
 /* {"type":"unsubscribed","collection"}; collection may be empty for pong, authenticated. */
 void mqsync_plain_encode(struct mqsync_buf *out, const char *type, struct mqsync_slice collection);
 

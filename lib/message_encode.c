@@ -169,7 +169,7 @@ enum mqsync_code mqsync_error_read(struct mqsync_slice message)
 }
 
 void mqsync_subscribed_encode(struct mqsync_buf *out, struct mqsync_slice collection, uint64_t record_count,
-                              uint64_t seq, struct mqsync_slice epoch)
+                              uint64_t seq, struct mqsync_slice epoch, bool full_updates)
 {
     PUT(out, "{\"type\":\"subscribed\",\"collection\":");
     mqsync_json_add_string(out, collection);
@@ -179,6 +179,8 @@ void mqsync_subscribed_encode(struct mqsync_buf *out, struct mqsync_slice collec
     mqsync_buf_add_u64(out, seq);
     PUT(out, ",\"epoch\":");
     mqsync_json_add_string(out, epoch);
+    if (full_updates)
+        PUT(out, ",\"updates\":\"full\"");
     PUT(out, "}}");
 }
 

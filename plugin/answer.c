@@ -30,18 +30,21 @@ static const char *topic_of(struct mqsync_plugin *p, const struct mqsync_request
                                         : default_topic(p, r->topic.collection, r->client_id);
 }
 
+/* Takes properties over. */
+static void send_with(const char *client_id, const char *topic, const void *correlation, uint16_t correlation_n,
+                      uint8_t qos, struct mqsync_slice answer, mosquitto_property *properties)
+{
+    if (answer.n > INT32_MAX ||
+        (correlation &&
+         mosquitto_property_add_binary(&properties, MQTT_PROP_CORRELATION_DATA, correlation, correlation_n)) ||
+        mosquitto_broker_publish_copy(client_id, topic, (int)answer.n, answer.p, qos, false, properties))
+        mosquitto_property_free_all(&properties);
+}
+
 static void send_to(const char *client_id, const char *topic, const void *correlation, uint16_t correlation_n,
                     uint8_t qos, struct mqsync_slice answer)
 {
-    mosquitto_property *properties = NULL;
-
-    if (answer.n > INT32_MAX)
-        return;
-    if (correlation &&
-        mosquitto_property_add_binary(&properties, MQTT_PROP_CORRELATION_DATA, correlation, correlation_n))
-        return;
-    if (mosquitto_broker_publish_copy(client_id, topic, (int)answer.n, answer.p, qos, false, properties))
-        mosquitto_property_free_all(&properties);
+    send_with(client_id, topic, correlation, correlation_n, qos, answer, NULL);
 }
 
 bool mqsync_address_copy(struct mqsync_plugin *p, const struct mqsync_request *r, struct mqsync_address *ret)
@@ -74,6 +77,15 @@ void mqsync_address_free(struct mqsync_address *a)
 void mqsync_address_send(const struct mqsync_address *a, struct mqsync_slice answer)
 {
     send_to(a->client_id, a->topic, a->correlation, a->correlation_n, a->qos, answer);
+}
+
+void mqsync_address_send_event(const struct mqsync_address *a, struct mqsync_slice event, uint8_t qos,
+                               const mosquitto_property *properties)
+{
+    mosquitto_property *copy = NULL;
+
+    if (!properties || !mosquitto_property_copy_all(&copy, properties))
+        send_with(a->client_id, a->topic, a->correlation, a->correlation_n, qos < a->qos ? qos : a->qos, event, copy);
 }
 
 void mqsync_answer_send(struct mqsync_plugin *p, const struct mqsync_request *r)

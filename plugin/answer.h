@@ -19,6 +19,9 @@ struct mqsync_address {
 bool mqsync_address_copy(struct mqsync_plugin *p, const struct mqsync_request *r, struct mqsync_address *ret);
 void mqsync_address_free(struct mqsync_address *a);
 void mqsync_address_send(const struct mqsync_address *a, struct mqsync_slice answer);
+/* An event, at qos or the address's, if that is lower, with copies of properties besides. */
+void mqsync_address_send_event(const struct mqsync_address *a, struct mqsync_slice event, uint8_t qos,
+                               const mosquitto_property *properties);
 
 /* Sends p->scratch.answer to the sender of r. Not after the event has been rewritten: the topic's slices are gone then.
  */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "answer.h"
+#include "followers.h"
 #include "log.h"
 #include "owner.h"
 #include "retain.h"
@@ -144,8 +145,17 @@ static void answer_subscribed(struct mqsync_plugin *p, struct mqsync_request *r)
         mqsync_collection_stat(c, &stat);
     mqsync_buf_clear(&p->scratch.answer);
     mqsync_subscribed_encode(&p->scratch.answer, r->message.collection, stat.records, stat.seq,
-                             mqsync_slice_str(mqsync_store_epoch(p->store)));
+                             mqsync_slice_str(mqsync_store_epoch(p->store)), r->follows);
     mqsync_answer_send(p, r);
+}
+
+static enum mqsync_code answer_subscribe(struct mqsync_plugin *p, struct mqsync_request *r)
+{
+    r->follows = mqsync_followers_subscribe(p, r);
+    if (!r->message.no_sync || mqsync_owner_reads_own(r))
+        return mqsync_stream_answer(p, r, &r->error);
+    answer_subscribed(p, r);
+    return MQSYNC_OK;
 }
 
 static enum mqsync_code answer_query(struct mqsync_plugin *p, struct mqsync_request *r)
@@ -160,16 +170,14 @@ static enum mqsync_code answer_query(struct mqsync_plugin *p, struct mqsync_requ
         mqsync_answer_plain(p, r, "pong", (struct mqsync_slice){0});
         return MQSYNC_OK;
     case MQSYNC_TYPE_UNSUBSCRIBE:
-        if (r->client_id)
+        if (r->client_id) {
             mqsync_streams_cancel(p->streams, r->client_id, r->message.collection);
+            mqsync_followers_leave(p->followers, r->client_id, r->message.collection);
+        }
         mqsync_answer_plain(p, r, "unsubscribed", r->message.collection);
         return MQSYNC_OK;
     case MQSYNC_TYPE_SUBSCRIBE:
-        if (r->message.no_sync && !mqsync_owner_reads_own(r)) {
-            answer_subscribed(p, r);
-            return MQSYNC_OK;
-        }
-        return mqsync_stream_answer(p, r, &r->error);
+        return answer_subscribe(p, r);
     default:
         return mqsync_stream_answer(p, r, &r->error);
     }
@@ -256,6 +264,8 @@ struct emission {
     bool has_properties;
     bool winner; /* in scratch.answer */
     bool record; /* in scratch.record */
+    const struct mqsync_follower *followers; /* who are sent scratch.followed, */
+    mosquitto_property *followed;            /* with this, which says whose the record is */
 };
 
 static void emission_free(struct emission *e)
@@ -263,6 +273,19 @@ static void emission_free(struct emission *e)
     mosquitto_free(e->topic);
     mosquitto_free(e->payload);
     mosquitto_property_free_all(&e->properties);
+    mosquitto_property_free_all(&e->followed);
+}
+
+/* Of an accepted write. */
+static bool compose_followed(struct mqsync_plugin *p, const struct mqsync_request *r, struct mqsync_event event,
+                             struct emission *e)
+{
+    if (event.op == MQSYNC_UPDATE)
+        event.data = p->scratch.outcome.next.data;
+    mqsync_buf_clear(&p->scratch.followed);
+    mqsync_event_encode(&p->scratch.followed, &event);
+    return !p->scratch.followed.failed &&
+           (!r->rules->owner || mqsync_properties_add_owners(&e->followed, r->owner_now, r->owner_before));
 }
 
 static enum mqsync_code compose_event(struct mqsync_plugin *p, const struct mqsync_request *r, struct emission *e)
@@ -287,7 +310,8 @@ static enum mqsync_code compose_event(struct mqsync_plugin *p, const struct mqsy
         return MQSYNC_SERVER_ERROR;
     memcpy(e->payload, out->p, out->n);
     e->payload_n = (uint32_t)out->n;
-    return MQSYNC_OK;
+    e->followers = o->kind == MQSYNC_ACCEPTED ? mqsync_followers_of(p->followers, event.collection) : NULL;
+    return e->followers && !compose_followed(p, r, event, e) ? MQSYNC_SERVER_ERROR : MQSYNC_OK;
 }
 
 static enum mqsync_code compose_topic(struct mqsync_plugin *p, const struct mqsync_request *r, struct emission *e)
@@ -447,6 +471,10 @@ static void emit(struct mqsync_plugin *p, struct mqsync_request *r, struct emiss
         mqsync_retain_publish(p, r->message.collection, r->message.record_id);
     if (!through_queue(p, r) || !publish(p, r, e))
         forward(p, r, e);
+    if (e->followers) { /* after the event itself, where both are in the broker's queue */
+        mqsync_followers_tell(e->followers, mqsync_buf_slice(&p->scratch.followed), r->event->qos, e->followed);
+        mosquitto_property_free_all(&e->followed);
+    }
 }
 
 /* --- the other outcomes ------------------------------------------------------------------------------------------- */

@@ -12,6 +12,7 @@
 
 #include "acl.h"
 #include "answer.h"
+#include "followers.h"
 #include "deciders.h"
 #include "log.h"
 #include "pipeline.h"
@@ -99,6 +100,7 @@ static int on_disconnect(int event, void *event_data, void *userdata)
         return MOSQ_ERR_SUCCESS;
     mqsync_clients_disconnected(&plugin.clients, client_id, mqsync_time_now());
     mqsync_streams_cancel(plugin.streams, client_id, (struct mqsync_slice){0});
+    mqsync_followers_leave(plugin.followers, client_id, (struct mqsync_slice){0});
     return MOSQ_ERR_SUCCESS;
 }
 
@@ -298,6 +300,7 @@ static bool read_options(const struct mosquitto_opt *list, int n, struct options
 static void shut(void)
 {
     mqsync_logins_close(plugin.logins);
+    mqsync_followers_free(plugin.followers);
     mqsync_streams_free(plugin.streams);
     mqsync_retainer_free(plugin.retainer);
     mqsync_store_close(plugin.store);
@@ -309,6 +312,7 @@ static void shut(void)
     mqsync_buf_free(&plugin.scratch.message);
     mqsync_buf_free(&plugin.scratch.resolved);
     mqsync_buf_free(&plugin.scratch.event);
+    mqsync_buf_free(&plugin.scratch.followed);
     mqsync_buf_free(&plugin.scratch.answer);
     mqsync_buf_free(&plugin.scratch.topic);
     mqsync_buf_free(&plugin.scratch.record);
@@ -399,9 +403,10 @@ static bool start(const struct options *o)
         return false;
     if (!open_store())
         return false;
+    plugin.followers = mqsync_followers_alloc();
     plugin.streams = mqsync_streams_alloc(plugin.store, plugin.dir);
     plugin.retainer = mqsync_retainer_alloc();
-    if (!plugin.streams || !plugin.retainer)
+    if (!plugin.followers || !plugin.streams || !plugin.retainer)
         return false;
     mqsync_clients_init(&plugin.clients);
     plugin.started_ms = mqsync_time_now();

@@ -14,6 +14,7 @@
 #include "properties.h"
 #include "store.h"
 
+struct mqsync_followers;
 struct mqsync_streams;
 struct mqsync_retainer;
 
@@ -41,13 +42,14 @@ struct mqsync_plugin {
     struct mqsync_queued queued[MQSYNC_QUEUED_SLOTS]; /* by a hash of the collection's pointer */
     struct mqsync_clients clients;
     struct mqsync_counters counters;
+    struct mqsync_followers *followers;
     struct mqsync_streams *streams;
     struct mqsync_retainer *retainer;
     struct mqsync_logins *logins; /* NULL without auth.mqtt */
     int allowed;                  /* what the access check answers when the rules allow something */
     /* Used anew by every command, so that none of them allocates. */
     struct {
-        struct mqsync_buf message, resolved, event, answer, topic, record;
+        struct mqsync_buf message, resolved, event, followed, answer, topic, record;
         struct mqsync_buf owner_before, owner_now, whole; /* of collections with owner alone */
         struct mqsync_record stored;
         struct mqsync_outcome outcome;
@@ -59,7 +61,8 @@ struct mqsync_request {
     int64_t now_ms;
     const char *client_id; /* NULL: nobody to answer */
     struct mqsync_slice user;
-    bool bound; /* the read, write and owner rules hold for who */
+    bool bound;   /* the read, write and owner rules hold for who */
+    bool follows; /* a subscribe's client is sent whole records: followers.h */
     struct mqsync_identity who;
     struct mqsync_properties properties;
     struct mqsync_topic topic;

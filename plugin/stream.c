@@ -51,6 +51,7 @@ struct stream {
     struct mqsync_snapshot_query query;
     char *owner, *user; /* what the query's lead into; NULL: everything may be seen */
     bool subscribed;    /* the first message is `subscribed` */
+    bool follows;       /* which says so: followers.h */
     /* the preparing thread's, until closed */
     bool open;
     struct mqsync_snapshot snapshot;
@@ -162,6 +163,7 @@ static struct stream *stream_alloc(struct mqsync_plugin *p, const struct mqsync_
     st->query.page_always = m->type == MQSYNC_TYPE_SYNC || m->has_since;
     st->query.no_pages = m->type == MQSYNC_TYPE_SUBSCRIBE && m->no_sync;
     st->subscribed = st->query.count = m->type == MQSYNC_TYPE_SUBSCRIBE;
+    st->follows = r->follows;
     st->socket = -1;
     if (mqsync_owner_reads_own(r) && !show_own(st, r)) {
         stream_free(st);
@@ -199,7 +201,7 @@ static enum mqsync_code make_subscribed(struct stream *st, struct item **ret, st
     struct mqsync_buf message = {0};
 
     mqsync_subscribed_encode(&message, mqsync_slice_str(st->query.collection), s->records, s->seq,
-                             mqsync_slice_str(mqsync_view_epoch(s->view)));
+                             mqsync_slice_str(mqsync_view_epoch(s->view)), st->follows);
     *ret = item_of(&message);
     mqsync_buf_free(&message);
     return *ret ? MQSYNC_OK : mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");

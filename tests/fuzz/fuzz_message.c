@@ -189,7 +189,7 @@ static void check_encoders(struct mqsync_slice text)
     mqsync_error_encode(&out, &error, text, text, text, true, 3);
     check_json(&out);
     mqsync_buf_clear(&out);
-    mqsync_subscribed_encode(&out, text, 1, 2, text);
+    mqsync_subscribed_encode(&out, text, 1, 2, text, true);
     check_json(&out);
     mqsync_buf_clear(&out);
     mqsync_plain_encode(&out, "unsubscribed", text);

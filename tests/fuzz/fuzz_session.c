@@ -67,8 +67,10 @@ struct command {
 /* What travels from the broker to the bridge, in this order. */
 struct packet {
     struct packet *next;
-    enum { EVENT, ANSWER, ACKNOWLEDGEMENT } kind;
+    enum { EVENT, FOLLOWED, ANSWER, ACKNOWLEDGEMENT } kind;
     size_t collection;
+    unsigned record;
+    bool whole; /* of an EVENT: the second one of its change; of FOLLOWED: whether there are such from now on */
     struct mqsync_upstream_tag tag;
     uint64_t mark;
     uint16_t mid;
@@ -99,6 +101,7 @@ static struct {
     const uint8_t *in, *end;
     int64_t now_us, pump_at_us;
     bool up, refusing_to_send, has_database, honest;
+    bool followed[COLLECTIONS];
     unsigned epoch;
     struct mqsync_view truth;
     struct command *commands, **commands_end;
@@ -199,10 +202,12 @@ static void change(size_t at, unsigned record, enum mqsync_op op, uint64_t write
     e.timestamp_ms = (int64_t)r->seq;
     e.version = r->version;
     e.seq = r->seq;
-    if (announced) {
+    for (unsigned i = 0; announced && i <= w.followed[at]; i++) {
         struct packet *p = send_packet(EVENT);
         p->collection = at;
-        p->mark = mark;
+        p->record = record;
+        p->whole = i;
+        p->mark = i ? 0 : mark;
         mqsync_event_encode(&p->text, &e);
     }
     mqsync_buf_free(&data);
@@ -266,7 +271,7 @@ static void answer_question(struct command *c)
     if (c->m.type == MQSYNC_TYPE_SUBSCRIBE) {
         for (unsigned i = 0; from && i < RECORDS; i++)
             records += from->rows[i].version && !from->rows[i].deleted;
-        mqsync_subscribed_encode(&out, name, records, from ? from->seq : 0, mqsync_slice_str(w.truth.epoch));
+        mqsync_subscribed_encode(&out, name, records, from ? from->seq : 0, mqsync_slice_str(w.truth.epoch), false);
         send_answer(c, &out);
         if (c->m.no_sync || (records == 0 && !c->m.has_since))
             return;
@@ -305,12 +310,32 @@ static bool carry_out_write(struct command *c, bool announced)
     return true;
 }
 
+static bool is_to_follow(const struct command *c)
+{
+    return c->tag.question == MQSYNC_UPSTREAM_FOLLOW;
+}
+
+static void follow(const struct command *c)
+{
+    struct packet *p = send_packet(FOLLOWED);
+
+    p->collection = c->collection;
+    p->whole = c->m.full_updates;
+    p->mid = c->mid;
+    if (c->collection < COLLECTIONS)
+        w.followed[c->collection] = c->m.full_updates;
+}
+
 /* Its answers go out; the acknowledgement before or after them. */
 static void carry_out(struct command *c, bool announced, unsigned how)
 {
     bool first = how & 1, refused = false;
     struct packet *acknowledgement = NULL;
 
+    if (is_to_follow(c)) {
+        follow(c);
+        return;
+    }
     if (first)
         acknowledgement = send_packet(ACKNOWLEDGEMENT);
     if (how % 16 == 15)
@@ -364,11 +389,18 @@ static void free_packet(struct packet *p)
 static void deliver(void)
 {
     struct packet *p = take_packet();
-    struct mqsync_upstream_event e = {.payload = mqsync_buf_slice(&p->text), .mark = p->mark};
+    struct mqsync_upstream_event e = {.payload = mqsync_buf_slice(&p->text), .mark = p->mark, .whole = p->whole};
+    char id[3];
 
+    write_id(id, p->record);
     if (p->kind == EVENT) {
         e.collection = mqsync_slice_str(names[p->collection]);
+        e.record_id = (struct mqsync_slice){id, 2};
         w.handler.event(w.handler.context, &e);
+    } else if (p->kind == FOLLOWED) {
+        forget_command(p->mid);
+        if (p->collection < COLLECTIONS)
+            w.handler.followed(w.handler.context, mqsync_slice_str(names[p->collection]), p->whole);
     } else if (p->kind == ANSWER) {
         w.handler.answer(w.handler.context, &p->tag, e.payload);
     } else {
@@ -381,8 +413,14 @@ static void deliver(void)
 static void lose_broker(void)
 {
     w.up = false;
+    memset(w.followed, 0, sizeof(w.followed));
     while (w.packets)
         free_packet(take_packet());
+    for (struct command *c = w.commands, *next; c; c = next) { /* at QoS 0 nothing is sent again */
+        next = c->next;
+        if (is_to_follow(c))
+            forget_command(c->mid);
+    }
     w.handler.down(w.handler.context);
 }
 

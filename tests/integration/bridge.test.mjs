@@ -196,12 +196,8 @@ for (const database of [true, false]) {
         await app.take({ type: 'subscribed', collection: a });
         assert.deepEqual(await app.rest(), []);
         await device.short(a, 'x', 'update', { n: 1 });
-        if (database) {
-            const update = await app.take('update');
-            assert.deepEqual([update.data, update.metadata.version], [{ id: 'x', keep: true, n: 1 }, 2]);
-        } else {
-            assert.deepEqual((await app.take('sync')).data.records[0].data, { id: 'x', keep: true, n: 1 });
-        }
+        const update = await app.take('update');
+        assert.deepEqual([update.data, update.metadata.version], [{ id: 'x', keep: true, n: 1 }, 2]);
         await device.short(b, 'new', 'insert', { n: 2 });
         await device.short(a, 'z', 'delete');
         assert.equal((await app.take('delete')).recordId, 'z');
@@ -231,6 +227,43 @@ for (const database of [true, false]) {
         assert.deepEqual([await app.rest(), await ana.rest()], [[], []]);
     });
 
+    test(`whole updates: each version of a record comes, in order, however fast they follow, ${how}`, async () => {
+        const collection = unique('c');
+        const [one, two] = await Promise.all([broker.client(), broker.client()]);
+        const [app, ana, bo] = [await bridge.client(`/ws/${collection}`), await bridge.client(), await bridge.client()];
+        await app.take('subscribed');
+        await ana.subscribe(collection, { updates: 'full' });
+        await bo.subscribe(collection, { updates: 'full' });
+        const writes = [one.short(collection, 'x', 'insert', { first: null })];
+        for (let i = 0; i < 40; i++) {
+            writes.push(one.short(collection, 'x', 'update', i % 10 === 9 ? { n: null } : { n: i, [`k${i % 3}`]: i }));
+            writes.push(two.short(collection, `y${i}`, 'insert', { i }));
+        }
+        bo.send({ type: 'insert', collection, recordId: 'bo', data: { b: 1 } });
+        await Promise.all(writes);
+        const whole = { first: null };
+        const expected = [['insert', { ...whole }, 1]];
+        for (let i = 0; i < 40; i++) {
+            if (i % 10 === 9) {
+                delete whole.n;
+            } else {
+                Object.assign(whole, { n: i, [`k${i % 3}`]: i });
+            }
+            expected.push(['update', { ...whole }, i + 2]);
+        }
+        for (const [client, all] of [[app, 82], [ana, 82], [bo, 81]]) {
+            const messages = [];
+            while (messages.length < all) {
+                messages.push(await client.next());
+            }
+            assert.deepEqual(messages.filter((m) => m.recordId === 'x').map((m) => [m.type, m.data, m.metadata.version]), expected);
+            const seqs = messages.map((m) => m.metadata.seq);
+            assert.deepEqual(seqs, [...new Set(seqs)].sort((a, b) => a - b), 'in order, none twice');
+            assert.equal(messages.some((m) => m.recordId === 'bo'), client !== bo);
+            assert.deepEqual(await client.rest(), []);
+        }
+    });
+
     test(`/ws/{c1},{c2},...: as many as fit into a request, ${how}`, async () => {
         const names = Array.from({ length: 150 }, () => `${unique('a-name-of-').padEnd(64, '.')}`);
         const client = await bridge.client(`/ws/${names.join(',')}`);
@@ -257,7 +290,7 @@ for (const database of [true, false]) {
         assert.deepEqual(await app.rest(), []);
         await device.short(b, 'x', 'update', { n: 1 });
         const change = await app.next();
-        assert.deepEqual(database ? change.data : change.data.records[0].data, { id: 'x', keep: true, n: 1 });
+        assert.deepEqual([change.type, change.data], ['update', { id: 'x', keep: true, n: 1 }]);
         await app.subscribe(c, { updates: 'delta' });
         await device.short(c, 'x', 'update', { n: 1 });
         assert.deepEqual((await app.take('update')).data, { n: 1 });

@@ -42,6 +42,68 @@ matrix('an empty collection: no page unless asked, then live events', {}, async 
     await client.noAnswers(collection);
 });
 
+matrix('updates: full: each change comes whole, as an answer, until the client does not want it any more', {}, async ({ version, qos }) => {
+    const collection = unique('c');
+    const [device, follower] = [await broker.client({ qos }), await broker.client({ version, qos })];
+    await device.short(collection, 'r', 'insert', { a: 1, b: { c: 2 } });
+    const follow = async (updates) => {
+        await follower.cmd(collection, { type: 'subscribe', metadata: { sync: false, updates } });
+        return (await follower.answer('subscribed')).metadata.updates;
+    };
+    assert.equal(await follow('full'), 'full');
+    const told = async () => {
+        const { json, qos: level } = await follower.answerPacket((m) => m.json.recordId);
+        return [json.type, json.recordId, json.data, json.metadata.version, level];
+    };
+    await device.short(collection, 'r', 'update', { d: 3, a: null });
+    assert.deepEqual(await told(), ['update', 'r', { b: { c: 2 }, d: 3 }, 2, qos]);
+    await device.short(collection, 'r', 'insert', { n: null });
+    assert.deepEqual(await told(), ['update', 'r', { n: null }, 3, qos], 'what is null is there, what is gone is not');
+    await device.short(collection, 's', 'insert', { s: 1 });
+    assert.deepEqual(await told(), ['insert', 's', { s: 1 }, 1, qos]);
+    await device.short(collection, 'r', 'delete');
+    assert.deepEqual(await told(), ['delete', 'r', undefined, 4, qos]);
+    await device.short(unique('other'), 'r', 'insert', {});
+    await device.short(collection, 's', 'update', { s: 1, t: 1 }, { qos: 0 });
+    assert.equal((await told()).pop(), 0, 'no higher than the command');
+    assert.equal(follower.events.length, 0, 'it has subscribed to no topic');
+
+    await follow(undefined);
+    await device.short(collection, 's', 'update', { t: 2 });
+    assert.deepEqual(await told(), ['update', 's', { s: 1, t: 2 }, 3, qos], 'who does not say changes nothing');
+    for (const stop of [() => follow('delta'),
+        async () => { await follower.cmd(collection, { type: 'unsubscribe' }); await follower.answer('unsubscribed'); }]) {
+        assert.equal(await follow('full'), 'full');
+        await stop();
+        await device.short(collection, 's', 'update', { n: 1 });
+        await follower.noAnswers(collection);
+    }
+    assert.equal(await follow('full'), 'full');
+    await follower.drop();
+    const back = await broker.client({ version, qos, clientId: follower.clientId });
+    await device.short(collection, 's', 'update', { n: 2 });
+    await back.noAnswers(collection);
+});
+
+test('updates: full: no more than 16 clients for one collection', async () => {
+    const collection = unique('c');
+    const device = await broker.client();
+    const followers = await Promise.all(Array.from({ length: 17 }, () => broker.client()));
+    const answers = [];
+    for (const follower of followers) {
+        await follower.cmd(collection, { type: 'subscribe', metadata: { updates: 'full' } });
+        answers.push((await follower.answer('subscribed')).metadata.updates);
+    }
+    assert.deepEqual(answers, [...Array(16).fill('full'), undefined]);
+    await device.short(collection, 'r', 'insert', { a: 1 });
+    await Promise.all(followers.slice(0, 16).map((follower) => follower.answer('insert')));
+    await followers[16].noAnswers(collection);
+    await followers[0].cmd(collection, { type: 'unsubscribe' });
+    await followers[0].answer('unsubscribed');
+    await followers[16].cmd(collection, { type: 'subscribe', metadata: { updates: 'full', sync: false } });
+    assert.equal((await followers[16].answer('subscribed')).metadata.updates, 'full');
+});
+
 matrix('since: only what has changed, deletions too', {}, async ({ version, qos }) => {
     const collection = unique('c');
     const client = await broker.client({ version, qos });

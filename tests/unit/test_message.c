@@ -595,9 +595,13 @@ END_TEST
 
 START_TEST(subscribed)
 {
-    mqsync_subscribed_encode(&out, MQSYNC_SLICE("todos"), 3, 12, MQSYNC_SLICE("9f"));
+    mqsync_subscribed_encode(&out, MQSYNC_SLICE("todos"), 3, 12, MQSYNC_SLICE("9f"), false);
     assert_encoded(&out, "{\"type\":\"subscribed\",\"collection\":\"todos\",\"metadata\":{\"recordCount\":3,\"seq\":12,"
                          "\"epoch\":\"9f\"}}");
+    mqsync_buf_clear(&out);
+    mqsync_subscribed_encode(&out, MQSYNC_SLICE("todos"), 3, 12, MQSYNC_SLICE("9f"), true);
+    assert_encoded(&out, "{\"type\":\"subscribed\",\"collection\":\"todos\",\"metadata\":{\"recordCount\":3,\"seq\":12,"
+                         "\"epoch\":\"9f\",\"updates\":\"full\"}}");
 }
 END_TEST
 
