@@ -16,12 +16,12 @@ struct mqsync_channel {
     unsigned references;        /* of feeds */
     struct mqsync_feed **feeds; /* those of subscriptions, in no order; each knows its place */
     size_t n, cap;
-    unsigned full_n; /* feeds with full updates */
-    bool followed;   /* these are sent the events that come whole, the others the others */
+    unsigned full_n;               /* feeds with full updates */
+    bool followed;                 /* these are sent the events that come whole, the others the others */
     struct mqsync_sender *senders; /* of the latest events; NULL: nobody has wanted to know */
-    uint64_t last_seq; /* of the events seen; what is older than the channel is not known */
-    int64_t since_us;  /* events have been seen without a break since then */
-    bool stirred;      /* there were events since the last check */
+    uint64_t last_seq;             /* of the events seen; what is older than the channel is not known */
+    int64_t since_us;              /* events have been seen without a break since then */
+    bool stirred;                  /* there were events since the last check */
     uint64_t expected; /* as of the last check the database was there: by the next one everybody has to be */
 };
 

@@ -112,16 +112,16 @@ static bool may_be_own_record(const struct mqsync_feed *f, uint64_t record)
     return false;
 }
 
-/* An app takes an event of a record that it has changed, or that it had, for something to settle by its own clock: it is
- * sent the page that goes with it, too. */
+/* An app takes an event of a record that it has changed, or that it had, for something to settle by its own clock: it
+ * is sent the page that goes with it, too. */
 static bool needs_page(const struct mqsync_feed *f, const struct mqsync_frame *frame)
 {
     return f->tombstones && (frame->again || may_be_own_record(f, frame->record));
 }
 
-/* With full_updates only what is whole can be passed on as it is, and not to a slow reader: what he is to be sent is read
- * when there is room for it. Of the client's own changes too it is looked up whether somebody else's have crossed them,
- * which for a new record cannot be. */
+/* With full_updates only what is whole can be passed on as it is, and not to a slow reader: what he is to be sent is
+ * read when there is room for it. Of the client's own changes too it is looked up whether somebody else's have crossed
+ * them, which for a new record cannot be. */
 static bool passes(const struct mqsync_feed *f, const struct mqsync_frame *frame, bool own)
 {
     return !f->full_updates || frame->n == 0 ||

@@ -23,7 +23,7 @@ struct mqsync_upstream_tag {
 struct mqsync_upstream_event {
     struct mqsync_slice collection, record_id;
     struct mqsync_slice payload;
-    bool whole; /* the second one of its change: an answer to MQSYNC_UPSTREAM_FOLLOW */
+    bool whole;                         /* the second one of its change: an answer to MQSYNC_UPSTREAM_FOLLOW */
     uint64_t mark;                      /* of the command's tag; 0: somebody else's */
     bool owner_told, former_owner_told; /* the plugin says whose record it is, and whose it was before the change */
     struct mqsync_slice owner, former_owner; /* empty: nobody's */
@@ -103,8 +103,8 @@ struct mqsync_upstream_command {
     bool at_most_once;              /* at QoS 0, and its answers too: nobody acknowledges it */
 };
 
-/* Sends at QoS 1 as a rule: once it returns MQSYNC_OK the command is sent again after a reconnection until it is acknowledged.
- * *ret_mid is what acknowledged() will say. */
+/* Sends at QoS 1 as a rule: once it returns MQSYNC_OK the command is sent again after a reconnection until it is
+ * acknowledged. *ret_mid is what acknowledged() will say. */
 enum mqsync_code mqsync_upstream_command(struct mqsync_upstream *u, const struct mqsync_upstream_command *c,
                                          uint16_t *ret_mid);
 

@@ -262,8 +262,8 @@ struct emission {
     uint32_t payload_n;
     mosquitto_property *properties; /* instead of the command's */
     bool has_properties;
-    bool winner; /* in scratch.answer */
-    bool record; /* in scratch.record */
+    bool winner;                             /* in scratch.answer */
+    bool record;                             /* in scratch.record */
     const struct mqsync_follower *followers; /* who are sent scratch.followed, */
     mosquitto_property *followed;            /* with this, which says whose the record is */
 };

@@ -323,9 +323,9 @@ int mqsync_store_move(struct mqsync_store *s, const struct mqsync_table *table, 
                       unsigned *ret_forgotten);
 void *mqsync_store_mover(void *store);  /* thread (store_move.c) */
 void *mqsync_store_syncer(void *store); /* thread */
-/* Asks for a move and waits until everything put by now is in LMDB; then begins a transaction for reading that has all of
- * that, and of what has been put since either all of a batch or nothing. EAGAIN on timeout, or at once when the disk is
- * failing; LMDB's codes. Counts in `views`, whatever it returns. Takes the lock itself. */
+/* Asks for a move and waits until everything put by now is in LMDB; then begins a transaction for reading that has all
+ * of that, and of what has been put since either all of a batch or nothing. EAGAIN on timeout, or at once when the disk
+ * is failing; LMDB's codes. Counts in `views`, whatever it returns. Takes the lock itself. */
 int mqsync_store_settle(struct mqsync_store *s, unsigned timeout_ms, MDB_txn **ret_txn);
 
 /* What a reader's view lays over LMDB's snapshot; both live as long as the view. */

@@ -27,8 +27,8 @@
 
 /* --- one move ----------------------------------------------------------------------------------------------------- */
 
-/* Changes to the same records, and pages, gather in a batch, so a long one is cheaper, until there are so many pages that
- * few of them meet. */
+/* Changes to the same records, and pages, gather in a batch, so a long one is cheaper, until there are so many pages
+ * that few of them meet. */
 static bool is_small(const struct mqsync_store *s)
 {
     MDB_envinfo info;
@@ -207,8 +207,9 @@ static void move_collection(struct move *m, struct mqsync_collection *c, size_t 
     m->touched[m->touched_n++] = (struct touched){c, row.tombstones};
 }
 
-/* Between its transactions LMDB has some of the batch, and each index agrees with the records that are there. Readers lay
- * the table over all of it, or the log; a settled view waits for the last one. What is killed in between begins again. */
+/* Between its transactions LMDB has some of the batch, and each index agrees with the records that are there. Readers
+ * lay the table over all of it, or the log; a settled view waits for the last one. What is killed in between begins
+ * again. */
 static void move_all(struct move *m, uint64_t segment)
 {
     struct mqsync_store *s = m->s;
