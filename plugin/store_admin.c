@@ -373,34 +373,6 @@ static void remove_files(const char *dir)
     }
 }
 
-enum mqsync_code mqsync_store_backup(const char *dir, const char *to, void (*progress)(void *, uint64_t, uint64_t),
-                                     void *context, struct mqsync_error *ret_error)
-{
-    struct mqsync_reader *reader;
-    struct mqsync_view *view;
-    const struct mqsync_table *over;
-    const struct mqsync_collections *collections;
-    enum mqsync_code code = mqsync_reader_open(dir, &reader, ret_error);
-    if (code)
-        return code;
-    code = make_empty_dir(to, ret_error);
-    if (code == MQSYNC_OK)
-        code = mqsync_reader_view(reader, &view, ret_error);
-    if (code) {
-        mqsync_reader_close(reader);
-        return code;
-    }
-    mqsync_view_over(view, &over, &collections);
-    int rc = copy_env(mqsync_reader_env(reader), dir, to, progress, context);
-    code = rc ? mqsync_lmdb_fail(ret_error, rc, "cannot copy to", to)
-              : finish_copy(to, over, collections, NULL, ret_error);
-    mqsync_view_close(view);
-    mqsync_reader_close(reader);
-    if (code)
-        remove_files(to);
-    return code;
-}
-
 /* data.mdb of `from` becomes dir's, in one step. */
 static enum mqsync_code put_in_place(const char *dir, const char *from, struct mqsync_error *ret_error)
 {
@@ -433,17 +405,58 @@ static enum mqsync_code put_in_place(const char *dir, const char *from, struct m
     return MQSYNC_OK;
 }
 
-/* Copies `from` into dir/new.tmp, completes it there, and puts it in place. dir is locked meanwhile. */
+/* Copies what reader has open, `from`, into dir/new.tmp, completes it there, and puts it in place: whoever finds
+ * data.mdb in dir finds all of it. Closes reader. */
+static enum mqsync_code copy_whole(struct mqsync_reader *reader, const char *from, const char *dir,
+                                   const unsigned char *new_epoch, void (*progress)(void *, uint64_t, uint64_t),
+                                   void *context, struct mqsync_error *ret_error)
+{
+    char temporary[PATH_BYTES];
+    struct mqsync_view *view = NULL;
+    const struct mqsync_table *over;
+    const struct mqsync_collections *collections;
+    path_in(temporary, dir, "new.tmp");
+    remove_files(temporary); /* of an attempt that was killed */
+    rmdir(temporary);
+    enum mqsync_code code = make_empty_dir(temporary, ret_error);
+    if (code == MQSYNC_OK)
+        code = mqsync_reader_view(reader, &view, ret_error);
+    if (code == MQSYNC_OK) {
+        mqsync_view_over(view, &over, &collections);
+        int rc = copy_env(mqsync_reader_env(reader), from, temporary, progress, context);
+        code = rc ? mqsync_lmdb_fail(ret_error, rc, "cannot copy to", dir)
+                  : finish_copy(temporary, over, collections, new_epoch, ret_error);
+    }
+    mqsync_view_close(view);
+    mqsync_reader_close(reader);
+    if (code == MQSYNC_OK)
+        code = put_in_place(dir, temporary, ret_error);
+    remove_files(temporary);
+    rmdir(temporary);
+    return code;
+}
+
+enum mqsync_code mqsync_store_backup(const char *dir, const char *to, void (*progress)(void *, uint64_t, uint64_t),
+                                     void *context, struct mqsync_error *ret_error)
+{
+    struct mqsync_reader *reader;
+    enum mqsync_code code = mqsync_reader_open(dir, &reader, ret_error);
+    if (code)
+        return code;
+    code = make_empty_dir(to, ret_error);
+    if (code == MQSYNC_OK)
+        return copy_whole(reader, dir, to, NULL, progress, context, ret_error);
+    mqsync_reader_close(reader);
+    return code;
+}
+
+/* dir, which is locked meanwhile, becomes what `from` is. */
 static enum mqsync_code replace_with_copy(const char *dir, const char *from, const unsigned char *new_epoch,
                                           void (*progress)(void *, uint64_t, uint64_t), void *context,
                                           struct mqsync_error *ret_error)
 {
-    char temporary[PATH_BYTES];
     int lock_fd;
     struct mqsync_reader *reader;
-    struct mqsync_view *view = NULL;
-    const struct mqsync_table *over;
-    const struct mqsync_collections *collections;
     enum mqsync_code code = mqsync_reader_open(from, &reader, ret_error); /* first: without it nothing is made */
     if (code)
         return code;
@@ -455,24 +468,7 @@ static enum mqsync_code replace_with_copy(const char *dir, const char *from, con
         mqsync_reader_close(reader);
         return code;
     }
-    path_in(temporary, dir, "new.tmp");
-    remove_files(temporary); /* of an attempt that was killed */
-    rmdir(temporary);
-    code = make_empty_dir(temporary, ret_error);
-    if (code == MQSYNC_OK)
-        code = mqsync_reader_view(reader, &view, ret_error);
-    if (code == MQSYNC_OK) {
-        mqsync_view_over(view, &over, &collections);
-        int rc = copy_env(mqsync_reader_env(reader), from, temporary, progress, context);
-        code = rc ? mqsync_lmdb_fail(ret_error, rc, "cannot copy to", temporary)
-                  : finish_copy(temporary, over, collections, new_epoch, ret_error);
-    }
-    mqsync_view_close(view);
-    mqsync_reader_close(reader);
-    if (code == MQSYNC_OK)
-        code = put_in_place(dir, temporary, ret_error);
-    remove_files(temporary);
-    rmdir(temporary);
+    code = copy_whole(reader, from, dir, new_epoch, progress, context, ret_error);
     close(lock_fd);
     return code;
 }

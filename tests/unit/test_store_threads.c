@@ -91,8 +91,8 @@ ssize_t pwrite(int fd, const void *bytes, size_t n, off_t at)
     return atomic_load(&disk_broken) && n == 12 ? -1 : real(fd, bytes, n, at);
 }
 
-/* Another program reads: opens the database just before the new one is in its place. */
-static bool open_at_rename;
+/* Another program reads: opens the database just before the new one is in its place. Or the process is killed then. */
+static bool open_at_rename, die_at_rename;
 static pid_t early_reader;
 
 static void start_reader(void)
@@ -118,6 +118,8 @@ int rename(const char *from, const char *to)
     if (open_at_rename)
         start_reader();
     open_at_rename = false;
+    if (die_at_rename)
+        kill(getpid(), SIGKILL);
     return real(from, to);
 }
 
@@ -480,6 +482,32 @@ START_TEST(who_reads_while_a_backup_is_restored_harms_nobody)
 }
 END_TEST
 
+START_TEST(half_a_backup_is_none)
+{
+    char copy[300], file[320];
+    struct mqsync_store *s = open_store();
+    put(s, ensure(s, "c"), "a", "{}", mqsync_time_now());
+    mqsync_store_close(s);
+    snprintf(copy, sizeof copy, "%s/copy", dir);
+    snprintf(file, sizeof file, "%s/data.mdb", copy);
+    pid_t pid = fork();
+    if (pid == 0) {
+        die_at_rename = true;
+        mqsync_store_backup(dir, copy, NULL, NULL, &error);
+        _exit(EXIT_SUCCESS);
+    }
+    int status;
+    waitpid(pid, &status, 0);
+    ck_assert(WIFSIGNALED(status));
+    ck_assert_int_ne(access(file, F_OK), 0);
+    ck_assert(mqsync_store_restore(dir, copy, NULL, NULL, &error) != MQSYNC_OK);
+    nftw(copy, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    OK(mqsync_store_backup(dir, copy, NULL, NULL, &error));
+    ck_assert_int_eq(access(file, F_OK), 0);
+    OK(mqsync_store_restore(dir, copy, NULL, NULL, &error));
+}
+END_TEST
+
 static int read_until_killed(const char *directory)
 {
     struct mqsync_reader *reader;
@@ -503,5 +531,6 @@ int main(int argc, char **argv)
     tcase_add_test(tc, restarts_on_a_full_disk_lose_nothing);
     tcase_add_test(tc, what_was_refused_is_not_kept);
     tcase_add_test(tc, who_reads_while_a_backup_is_restored_harms_nobody);
+    tcase_add_test(tc, half_a_backup_is_none);
     return run_tests("store-threads", tc);
 }
