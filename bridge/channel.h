@@ -25,8 +25,9 @@ struct mqsync_channel {
     uint64_t expected; /* as of the last check the database was there: by the next one everybody has to be */
 };
 
-/* Whose change an event was, for when it comes a second time. */
-enum { MQSYNC_SENDERS = 256 };
+/* Whose change an event was, for when it comes a second time. The broker sends the second ones once it has taken a
+ * packet from each of its clients that has one: there may be as many events in between as there are writers. */
+enum { MQSYNC_SENDERS = 1024 };
 struct mqsync_sender {
     uint64_t seq, session;
 };

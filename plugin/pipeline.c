@@ -151,11 +151,16 @@ static void answer_subscribed(struct mqsync_plugin *p, struct mqsync_request *r)
 
 static enum mqsync_code answer_subscribe(struct mqsync_plugin *p, struct mqsync_request *r)
 {
+    enum mqsync_code code = MQSYNC_OK;
+
     r->follows = mqsync_followers_subscribe(p, r);
     if (!r->message.no_sync || mqsync_owner_reads_own(r))
-        return mqsync_stream_answer(p, r, &r->error);
-    answer_subscribed(p, r);
-    return MQSYNC_OK;
+        code = mqsync_stream_answer(p, r, &r->error);
+    else
+        answer_subscribed(p, r);
+    if (code != MQSYNC_OK && r->follows)
+        mqsync_followers_leave(p->followers, r->client_id, r->message.collection);
+    return code;
 }
 
 static enum mqsync_code answer_query(struct mqsync_plugin *p, struct mqsync_request *r)

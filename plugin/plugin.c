@@ -12,8 +12,8 @@
 
 #include "acl.h"
 #include "answer.h"
-#include "followers.h"
 #include "deciders.h"
+#include "followers.h"
 #include "log.h"
 #include "pipeline.h"
 #include "retain.h"
