@@ -171,14 +171,14 @@ enum mqsync_code mqsync_view_settled(struct mqsync_store *s, unsigned timeout_ms
     struct mqsync_reader as_others = {s->dir, s->env, s->dbis};
     struct mqsync_view *v = NULL;
     MDB_txn *txn;
-    enum mqsync_code code;
+    enum mqsync_code code = MQSYNC_SERVER_ERROR;
     int rc = mqsync_store_settle(s, timeout_ms, &txn);
     if (rc == 0)
         code = settled_view(s, txn, &v, ret_error);
     else if (rc == EAGAIN)
         code = mqsync_reader_view(&as_others, &v, ret_error);
     else
-        code = mqsync_lmdb_fail(ret_error, rc, "cannot read", s->dir);
+        mqsync_lmdb_fail(ret_error, rc, "cannot read", s->dir);
     if (code) {
         uncount_view(s);
         return code;

@@ -202,7 +202,7 @@ static void change(size_t at, unsigned record, enum mqsync_op op, uint64_t write
     e.timestamp_ms = (int64_t)r->seq;
     e.version = r->version;
     e.seq = r->seq;
-    for (unsigned i = 0; announced && i <= w.followed[at]; i++) {
+    for (unsigned i = 0, n = w.followed[at] ? 2 : 1; announced && i < n; i++) {
         struct packet *p = send_packet(EVENT);
         p->collection = at;
         p->record = record;

@@ -191,6 +191,13 @@ static void expect_one_moment(struct mqsync_view *v)
     mqsync_walk_close(walk);
 }
 
+static void put_in_turn(struct mqsync_store *s, struct mqsync_collection *c, unsigned i)
+{
+    char id[16];
+    snprintf(id, sizeof id, "%u", i % TURNS * 7 % TURNS);
+    put(s, c, id, "{}", mqsync_time_now());
+}
+
 static void *open_settled_views(void *store)
 {
     struct mqsync_view *v;
@@ -211,12 +218,12 @@ START_TEST(a_settled_view_is_one_moment)
     options.txn_entries = 1;
     struct mqsync_store *s = open_store();
     struct mqsync_collection *c = ensure(s, "c");
-    for (unsigned i = 0; atomic_load(&viewers_done) < VIEWERS; i++) {
-        char id[16];
-        snprintf(id, sizeof id, "%u", i % TURNS * 7 % TURNS);
-        put(s, c, id, "{}", mqsync_time_now());
-        for (int t = 0; t < VIEWERS && i == TURNS; t++)
-            ck_assert_int_eq(pthread_create(&threads[t], NULL, open_settled_views, s), 0);
+    for (unsigned i = 0; i < TURNS; i++)
+        put_in_turn(s, c, i);
+    for (int t = 0; t < VIEWERS; t++)
+        ck_assert_int_eq(pthread_create(&threads[t], NULL, open_settled_views, s), 0);
+    for (unsigned i = TURNS; atomic_load(&viewers_done) < VIEWERS; i++) {
+        put_in_turn(s, c, i);
         if (i % 16 == 0)
             usleep(500);
     }
