@@ -311,7 +311,7 @@ test('thousands of subscriptions on one connection', async (t) => {
     await undisturbed(t, 20 * MiB, async () => {
         const client = await bridge.client();
         const names = Array.from({ length: 3000 }, (_, i) => `many${i}`);
-        names.forEach((collection) => client.send({ type: 'subscribe', collection }));
+        client.sendTogether(names.map((collection) => ({ type: 'subscribe', collection })));
         let refused = 0;
         for (let i = 0; i < names.length; i++) {
             const answer = await client.take((m) => m.type === 'subscribed' || m.type === 'error');
@@ -322,7 +322,7 @@ test('thousands of subscriptions on one connection', async (t) => {
         await other.write('insert', 'many999', 'r', {});
         await client.take('insert');
         for (let round = 0; round < 5; round++) {
-            names.forEach((collection) => client.send({ type: round % 2 ? 'subscribe' : 'unsubscribe', collection }));
+            client.sendTogether(names.map((collection) => ({ type: round % 2 ? 'subscribe' : 'unsubscribe', collection })));
         }
         await client.rest();
         assert.equal(await bridge.metric('subscriptions'), 1);

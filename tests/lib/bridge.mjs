@@ -50,6 +50,7 @@ export class WsClient {
         /** What came in and nobody has taken out yet. */
         this.messages = [];
         this.texts = [];
+        this.taken = 0; // how often something has been taken out
         this.waiters = new Waiters();
     }
 
@@ -97,14 +98,31 @@ export class WsClient {
         this.socket.send(typeof message === 'string' || Buffer.isBuffer(message) ? message : JSON.stringify(message));
     }
 
+    /** Many at once, in few writes: on some machines a system call takes a tenth of a millisecond. */
+    sendTogether(messages) {
+        this.socket._socket.cork();
+        messages.forEach((message) => this.send(message));
+        this.socket._socket.uncork();
+    }
+
     /** The first message that matches and has not been taken yet; those before it stay. */
     async take(match, ms = deadlineMs) {
         const fits = matcher(match);
+        let looked = 0, taken = this.taken; // what has been looked at once is not again: there may be thousands
         const i = await this.waiters.until(() => {
-            const at = this.messages.findIndex(fits);
-            return at >= 0 ? { at } : undefined;
+            if (taken !== this.taken) {
+                looked = 0;
+                ({ taken } = this);
+            }
+            for (; looked < this.messages.length; looked++) {
+                if (fits(this.messages[looked])) {
+                    return { at: looked };
+                }
+            }
+            return undefined;
         }, () => `${JSON.stringify(match) ?? match}; came: ${this.texts.slice(-5).join('\n').slice(-1500)} `
             + `closed: ${JSON.stringify(this.closed)}\n${this.bridge.log.slice(-2000)}`, ms);
+        this.taken++;
         this.texts.splice(i.at, 1);
         return this.messages.splice(i.at, 1)[0];
     }
@@ -118,6 +136,7 @@ export class WsClient {
     async rest() {
         this.send({ type: 'ping' });
         await this.take('pong');
+        this.taken++;
         this.texts.length = 0;
         return this.messages.splice(0);
     }
