@@ -19,6 +19,8 @@
 #define BATCH_SMALL ((size_t)16 * 1024 * 1024)
 #define BATCH_LARGE ((size_t)4 * 1024 * 1024)
 #define TXN_ENTRIES 1024      /* of a database that is not small */
+#define MANY_ENTRIES 65536    /* a batch that has waited, */
+#define TXN_MANY 32768        /* of which more meet on the pages of the indexes */
 #define RETRY_MS 1000         /* after a failure */
 #define FORGET_EVERY_MS 60000 /* looks for old tombstones */
 #define FORGET_AGAIN_MS 100   /* when there were more than a slice */
@@ -36,13 +38,15 @@ static bool is_small(const struct mqsync_store *s)
     return info.me_last_pgno < SMALL_PAGES;
 }
 
-/* How many entries go into one transaction. LMDB keeps the pages that it has changed in an array, sorted by insertion:
- * with a whole batch of a large database, and more so of one that has waited, that was most of the work. */
-static size_t suitable_txn(const struct mqsync_store *s)
+/* How many of a batch's entries go into one transaction. LMDB keeps the pages that it has changed in an array, sorted
+ * by insertion: with a whole batch of a large database that was most of the work. */
+static size_t suitable_txn(const struct mqsync_store *s, size_t entries_n)
 {
     if (s->o.txn_entries)
         return s->o.txn_entries;
-    return is_small(s) ? SIZE_MAX : TXN_ENTRIES;
+    if (is_small(s))
+        return SIZE_MAX;
+    return entries_n < MANY_ENTRIES ? TXN_ENTRIES : TXN_MANY;
 }
 
 /* On the disk first: what a power cut takes from the log must not be older than what a part of a batch has brought into
@@ -82,7 +86,7 @@ struct move {
 static void collect(struct move *m, const struct mqsync_table *table)
 {
     struct mqsync_store *s = m->s;
-    m->txn_max = suitable_txn(s);
+    m->txn_max = suitable_txn(s, table ? table->n : 0);
     if (table && table->n > 0) {
         m->entries = malloc(table->n * sizeof(struct mqsync_entry *));
         if (!m->entries) {
