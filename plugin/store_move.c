@@ -18,9 +18,7 @@
 #define SMALL_PAGES (64u * 1024 * 1024 / 4096)
 #define BATCH_SMALL ((size_t)16 * 1024 * 1024)
 #define BATCH_LARGE ((size_t)4 * 1024 * 1024)
-#define TXN_ENTRIES 1024      /* of a database that is not small */
-#define MANY_ENTRIES 65536    /* a batch that has waited, */
-#define TXN_MANY 32768        /* of which more meet on the pages of the indexes */
+#define TXN_ENTRIES 32768     /* of a database that is not small */
 #define RETRY_MS 1000         /* after a failure */
 #define FORGET_EVERY_MS 60000 /* looks for old tombstones */
 #define FORGET_AGAIN_MS 100   /* when there were more than a slice */
@@ -29,8 +27,8 @@
 
 /* --- one move ----------------------------------------------------------------------------------------------------- */
 
-/* Changes to the same records, and pages, gather in a batch, so a long one is cheaper, until there are so many pages
- * that few of them meet. */
+/* Changes to the same records, and pages, gather in a batch, so a long one is cheaper; but a transaction's list of
+ * pages is kept sorted by insertion, and a long one over a large database has very many. */
 static bool is_small(const struct mqsync_store *s)
 {
     MDB_envinfo info;
@@ -38,15 +36,14 @@ static bool is_small(const struct mqsync_store *s)
     return info.me_last_pgno < SMALL_PAGES;
 }
 
-/* How many of a batch's entries go into one transaction. LMDB keeps the pages that it has changed in an array, sorted
- * by insertion: with a whole batch of a large database that was most of the work. */
-static size_t suitable_txn(const struct mqsync_store *s, size_t entries_n)
+/* How many entries go into one transaction. It keeps in memory what it changes, two pages for each entry of a large
+ * database, and a batch that has waited can be long. Smaller ones cost more: what they change in the indexes lies all
+ * over, and meets on the same pages. */
+static size_t suitable_txn(const struct mqsync_store *s)
 {
     if (s->o.txn_entries)
         return s->o.txn_entries;
-    if (is_small(s))
-        return SIZE_MAX;
-    return entries_n < MANY_ENTRIES ? TXN_ENTRIES : TXN_MANY;
+    return is_small(s) ? SIZE_MAX : TXN_ENTRIES;
 }
 
 /* On the disk first: what a power cut takes from the log must not be older than what a part of a batch has brought into
@@ -86,7 +83,7 @@ struct move {
 static void collect(struct move *m, const struct mqsync_table *table)
 {
     struct mqsync_store *s = m->s;
-    m->txn_max = suitable_txn(s, table ? table->n : 0);
+    m->txn_max = suitable_txn(s);
     if (table && table->n > 0) {
         m->entries = malloc(table->n * sizeof(struct mqsync_entry *));
         if (!m->entries) {
