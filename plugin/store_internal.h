@@ -317,6 +317,7 @@ void mqsync_store_let_go(struct mqsync_store *s);
 int mqsync_store_read_txn(struct mqsync_store *s, MDB_txn **ret);
 /* A log shorter than this holds few changes, which are not moved as soon as others. */
 #define MQSYNC_FEW_BYTES ((uint64_t)64 * 1024)
+
 /* Moves `table` into LMDB, after which segment is applied; also creates collections and forgets some old tombstones.
  * *ret_forgotten: how many; may be NULL. When it fails, a part of the table may be in LMDB. */
 int mqsync_store_move(struct mqsync_store *s, const struct mqsync_table *table, uint64_t segment,

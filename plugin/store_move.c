@@ -36,9 +36,9 @@ static bool is_small(const struct mqsync_store *s)
     return info.me_last_pgno < SMALL_PAGES;
 }
 
-/* How many entries go into one transaction. It keeps in memory what it changes, two pages for each entry of a large
- * database, and a batch that has waited can be long. Smaller ones cost more: what they change in the indexes lies all
- * over, and meets on the same pages. */
+/* How many entries go into one transaction, which keeps in memory what it changes: two pages for each entry of a large
+ * database, and a batch that has waited can be long. Fewer at a time cost more, since what they change in the indexes
+ * lies all over, and meets on the same pages. */
 static size_t suitable_txn(const struct mqsync_store *s)
 {
     if (s->o.txn_entries)

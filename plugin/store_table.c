@@ -14,8 +14,7 @@
 #define SMALL_SLOTS 4096 /* more than these get a huge page */
 #define FIRST_CHUNK_BYTES ((size_t)64 * 1024)
 #define FETCHED_BYTES 512
-#define KEEP_CHUNKS                                                                                                    \
-    33 /* of an emptied table, 64 MiB: new memory has to be zeroed, which in a virtual machine is slow */
+#define KEEP_CHUNKS 33 /* of an emptied table, 64 MiB: new memory has to be zeroed, slowly in a virtual machine */
 
 struct mqsync_chunk {
     struct mqsync_chunk *next;

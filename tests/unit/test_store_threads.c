@@ -489,6 +489,30 @@ START_TEST(who_reads_while_a_backup_is_restored_harms_nobody)
 }
 END_TEST
 
+/* Few changes wait for each other, ten seconds; when they are few no longer the mover is told. */
+START_TEST(many_changes_do_not_wait_as_long_as_few)
+{
+    static char data[4096];
+    struct mqsync_store_stat stat;
+    options.batch_bytes = 0;
+    struct mqsync_store *s = open_store();
+    struct mqsync_collection *c = ensure(s, "c");
+    memset(data, ' ', sizeof data - 1);
+    data[0] = '{', data[sizeof data - 2] = '}';
+    put(s, c, "few", "{}", mqsync_time_now());
+    usleep(300 * 1000); /* the mover sleeps */
+    for (char id[] = "a"; *id <= 'z'; ++*id)
+        put(s, c, id, data, mqsync_time_now());
+    int64_t until = mqsync_time_now() + 6000;
+    do {
+        usleep(1000);
+        mqsync_store_stat(s, &stat);
+    } while (stat.log_bytes > 0 && mqsync_time_now() < until);
+    ck_assert_uint_eq(stat.log_bytes, 0);
+    mqsync_store_close(s);
+}
+END_TEST
+
 START_TEST(half_a_backup_is_none)
 {
     char copy[300], file[320];
@@ -538,6 +562,7 @@ int main(int argc, char **argv)
     tcase_add_test(tc, restarts_on_a_full_disk_lose_nothing);
     tcase_add_test(tc, what_was_refused_is_not_kept);
     tcase_add_test(tc, who_reads_while_a_backup_is_restored_harms_nobody);
+    tcase_add_test(tc, many_changes_do_not_wait_as_long_as_few);
     tcase_add_test(tc, half_a_backup_is_none);
     return run_tests("store-threads", tc);
 }
