@@ -39,6 +39,7 @@ static void housekeep(void)
     mqsync_streams_send(&plugin);
     if (mqsync_retain_busy(plugin.retainer))
         mqsync_retain_continue(&plugin);
+    mqsync_store_rest(plugin.store);
 }
 
 static int on_message(int event, void *event_data, void *userdata)

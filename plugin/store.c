@@ -14,7 +14,6 @@
 #include "store_internal.h"
 
 #define LOG_LIMIT ((size_t)256 * 1024 * 1024)
-#define FIRST_BATCH ((size_t)4 * 1024 * 1024)
 #define SYNC_INTERVAL_MS 100
 
 int64_t mqsync_monotonic_ms(void)
@@ -347,6 +346,7 @@ static enum mqsync_code open_all(struct mqsync_store *s, struct mqsync_error *re
         code = read_state(s, &s->state, &is_new, ret_error);
     if (code)
         return code;
+    mqsync_store_measure(s);
     unsigned char epoch_before[16];
     memcpy(epoch_before, s->state.epoch, sizeof epoch_before);
     code = recover(s, &s->state, is_new, ret_error);
@@ -402,7 +402,6 @@ enum mqsync_code mqsync_store_open(const struct mqsync_store_options *o, struct 
         return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
     s->o = *o;
     fill_defaults(&s->o);
-    s->batch_bytes = o->batch_bytes ? o->batch_bytes : FIRST_BATCH;
     init_locks(s);
     s->lock_fd = -1;
     for (unsigned i = 0; i < MQSYNC_LOG_FILES; i++)
@@ -504,6 +503,13 @@ void mqsync_store_let_go(struct mqsync_store *s)
         s->retry_now = true;
         pthread_cond_signal(&s->wake_mover);
     }
+}
+
+void mqsync_store_rest(struct mqsync_store *s)
+{
+    if (s->read_active)
+        mdb_txn_reset(s->read_txn);
+    s->read_active = false;
 }
 
 struct mqsync_collection *mqsync_store_find(struct mqsync_store *s, struct mqsync_slice name)
@@ -688,7 +694,7 @@ enum mqsync_code mqsync_store_put(struct mqsync_store *s, struct mqsync_collecti
     /* the first entry of a table starts the mover's clock; when they are no longer few it goes faster, and a full batch
      * stops it; at other times the mover sleeps on */
     if (code == MQSYNC_OK && (s->active->n == 1 || passes(before, s->log.end, MQSYNC_FEW_BYTES) ||
-                              passes(before, s->log.end, s->batch_bytes)))
+                              passes(before, s->log.end, mqsync_store_batch(s))))
         pthread_cond_signal(&s->wake_mover);
     pthread_mutex_unlock(&s->lock);
     s->last_get.collection = NULL;

@@ -76,6 +76,10 @@ enum mqsync_code mqsync_store_get(struct mqsync_store *s, struct mqsync_collecti
 enum mqsync_code mqsync_store_put(struct mqsync_store *s, struct mqsync_collection *c, struct mqsync_slice id,
                                   const struct mqsync_record *r, struct mqsync_error *ret_error);
 
+/* Nothing that the calls before returned is looked at any more. Without this LMDB keeps its pages until the next call,
+ * and a move that comes before it makes the file longer. Writer's thread. */
+void mqsync_store_rest(struct mqsync_store *s);
+
 /* Gives the calling thread a table of descriptors of its own, with only the files below dir in it. While threads share
  * one table, the kernel takes a slower way in each system call on a descriptor, the broker's on its clients' included.
  */
@@ -94,7 +98,8 @@ void mqsync_store_stat(struct mqsync_store *s, struct mqsync_store_stat *ret); /
 
 struct mqsync_view;
 
-/* On the writer's thread: the newest state, without waiting. Valid until the next mqsync_store_put. For short walks. */
+/* On the writer's thread: the newest state, without waiting. Valid until the next mqsync_store_put. For short walks:
+ * one by seq gives up with MQSYNC_CONFLICT when there is too much to pass over (mqsync_walk_count says max then). */
 enum mqsync_code mqsync_view_newest(struct mqsync_store *s, struct mqsync_view **ret, struct mqsync_error *ret_error);
 /* On any other thread of the writer's process: a view of what has been put by now at least. Has it moved into LMDB
  * first; when the disk is full, or takes longer than timeout_ms, reads the log as another process would. May be kept

@@ -22,6 +22,8 @@ struct check {
     void (*wrong)(void *context, const char *text);
     void *context;
     uint64_t n;
+    uint64_t *stale; /* of the collection that is looked at, sorted */
+    size_t stale_n;
 };
 
 static void report(struct check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -44,6 +46,19 @@ static bool row_is(struct check *c, MDB_dbi dbi, uint32_t cid, uint64_t seq, siz
     if (mdb_get(c->txn, dbi, &key, &value) != 0 || value.mv_size < skip)
         return false;
     return mqsync_slice_equal((struct mqsync_slice){(const char *)value.mv_data + skip, value.mv_size - skip}, id);
+}
+
+static bool is_stale(const struct check *c, uint64_t seq)
+{
+    size_t from = 0, to = c->stale_n;
+    while (from < to) {
+        size_t middle = from + (to - from) / 2;
+        if (c->stale[middle] < seq)
+            from = middle + 1;
+        else
+            to = middle;
+    }
+    return from < c->stale_n && c->stale[from] == seq;
 }
 
 /* Whether data, which the plugin checked before it kept it, is still an object. */
@@ -73,6 +88,9 @@ static void check_record(struct check *c, const char *name, struct mqsync_collec
     if (!row_is(c, c->dbis->changes, counted->cid, r.seq, 0, id))
         report(c, "%s/%.*s: no row for seq %llu in the index of changes", name, (int)id.n, id.p,
                (unsigned long long)r.seq);
+    if (is_stale(c, r.seq))
+        report(c, "%s/%.*s: the row for seq %llu in the index of changes is its latest, yet noted as stale", name,
+               (int)id.n, id.p, (unsigned long long)r.seq);
     if (r.deleted && !row_is(c, c->dbis->graves, counted->cid, r.seq, 8, id))
         report(c, "%s/%.*s: no row for seq %llu in the index of tombstones", name, (int)id.n, id.p,
                (unsigned long long)r.seq);
@@ -82,6 +100,7 @@ static void check_record(struct check *c, const char *name, struct mqsync_collec
         counted->seq = r.seq;
 }
 
+/* Rows of an index by seq, but for those that `stale` names. */
 static uint64_t count_rows(struct check *c, MDB_dbi dbi, uint32_t cid)
 {
     MDB_cursor *cursor;
@@ -93,12 +112,12 @@ static uint64_t count_rows(struct check *c, MDB_dbi dbi, uint32_t cid)
     key = mqsync_seq_key(buffer, cid, 0);
     for (int rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE); rc == 0 && mqsync_key_cid(&key) == cid;
          rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT))
-        n++;
+        n += !is_stale(c, mqsync_key_seq(&key));
     mdb_cursor_close(cursor);
     return n;
 }
 
-static int check_collection(struct check *c, const char *name, const struct mqsync_collection_row *row)
+static int check_rows(struct check *c, const char *name, const struct mqsync_collection_row *row)
 {
     MDB_cursor *cursor;
     MDB_val key, value;
@@ -128,6 +147,20 @@ static int check_collection(struct check *c, const char *name, const struct mqsy
         report(c, "%s: the index of tombstones has %llu rows for %llu tombstones", name, (unsigned long long)graves,
                (unsigned long long)counted.tombstones);
     return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static int check_collection(struct check *c, const char *name, const struct mqsync_collection_row *row)
+{
+    int rc = mqsync_lmdb_stale(c->txn, c->dbis, row->cid, 0, &c->stale, &c->stale_n);
+    if (rc == 0 && c->stale_n != row->stale)
+        report(c, "%s: counts %lu stale rows in the index of changes, knows of %zu", name, (unsigned long)row->stale,
+               c->stale_n);
+    if (rc == 0)
+        rc = check_rows(c, name, row);
+    free(c->stale);
+    c->stale = NULL;
+    c->stale_n = 0;
+    return rc;
 }
 
 static int check_all(struct check *c)

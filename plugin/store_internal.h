@@ -20,7 +20,8 @@ struct mqsync_dbis {
     MDB_dbi meta;        /* "state" -> struct mqsync_state */
     MDB_dbi collections; /* name -> struct mqsync_collection_row */
     MDB_dbi records;     /* cid, id -> stored record, tombstones too */
-    MDB_dbi changes;     /* cid, seq -> id: one row for each record, its latest change */
+    MDB_dbi changes;     /* cid, seq -> id: a row for each record's latest change, and those that `stale` names */
+    MDB_dbi stale;       /* cid, n -> seqs of rows of `changes` that later changes of their records have left behind */
     MDB_dbi graves;      /* cid, seq -> arrival in ms, id: one row for each tombstone */
     MDB_dbi floors;      /* bucket -> highest version of the forgotten tombstones that hash there */
 };
@@ -38,7 +39,7 @@ struct mqsync_state {
 
 struct mqsync_collection_row {
     uint32_t cid;
-    uint32_t spare;
+    uint32_t stale; /* seqs in `stale` */
     uint64_t seq, records, tombstones, oldest_seq;
 };
 
@@ -101,10 +102,18 @@ enum mqsync_code mqsync_epoch_new(unsigned char epoch[16], struct mqsync_error *
 struct mqsync_entry;
 
 /* Writes records of one collection, sorted by id, with their index rows over whatever the ids had before; updates row's
- * counts and seq. The indexes are changed in the order of their keys: at millions of records a page that is still at
- * hand from the key before is what makes the difference. */
+ * counts and seq. Rows of `changes` that are out of date now stay, and are noted in `stale`. Each index is changed in
+ * the order of its keys: at millions of records a page that is still at hand from the key before is what makes the
+ * difference. */
 int mqsync_lmdb_put_run(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_collection_row *row,
                         struct mqsync_entry *const *entries, size_t n);
+/* What `stale` holds of a collection, from seq `from` on, sorted; the caller frees *ret. */
+int mqsync_lmdb_stale(MDB_txn *txn, const struct mqsync_dbis *d, uint32_t cid, uint64_t from, uint64_t **ret,
+                      size_t *ret_n);
+/* Removes rows of `changes`. One that is not there was removed before, by a sweep that did not come to its end. */
+int mqsync_lmdb_sweep(MDB_txn *txn, const struct mqsync_dbis *d, uint32_t cid, const uint64_t *seqs, size_t n);
+/* Empties `stale` for a collection. */
+int mqsync_lmdb_swept(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_collection_row *row);
 /* Forgets up to max tombstones of one collection that arrived before cutoff_ms; returns how many, rc in *rc. */
 unsigned mqsync_lmdb_forget(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_collection_row *row,
                             int64_t cutoff_ms, unsigned max, int *rc);
@@ -113,6 +122,7 @@ unsigned mqsync_lmdb_forget(MDB_txn *txn, const struct mqsync_dbis *d, struct mq
 
 /* The latest version of each record changed since some moment. One thread at a time. */
 struct mqsync_entry {
+    struct mqsync_entry *newer, *older; /* by seq, in the collection */
     uint64_t hash;
     uint64_t seq;
     char *value; /* the stored form */
@@ -137,6 +147,8 @@ struct mqsync_table {
     size_t slots_n;            /* a power of two */
     size_t slots_bytes;        /* of memory */
     size_t n;
+    struct mqsync_entry **newest; /* of each collection, by cid; some NULL */
+    size_t newest_n;
     struct mqsync_chunk *chunks, *current;
     struct mqsync_table *next; /* for lists of what is to be let go */
 };
@@ -150,10 +162,15 @@ uint64_t mqsync_table_hash(uint32_t cid, struct mqsync_slice id);
 void mqsync_table_expect(const struct mqsync_table *t, uint64_t hash);
 struct mqsync_entry *mqsync_table_find(const struct mqsync_table *t, uint32_t cid, struct mqsync_slice id,
                                        uint64_t hash);
-/* Puts a copy. NULL when out of memory (then nothing has changed). */
+/* Puts a copy; seq is the collection's highest. NULL when out of memory (then nothing has changed). */
 struct mqsync_entry *mqsync_table_put(struct mqsync_table *t, uint32_t cid, struct mqsync_slice id, uint64_t hash,
                                       struct mqsync_slice value, uint64_t seq, bool deleted);
 
+/* A collection's latest change, or NULL; `older` leads to the others. */
+static inline struct mqsync_entry *mqsync_table_newest(const struct mqsync_table *t, uint32_t cid)
+{
+    return cid < t->newest_n ? t->newest[cid] : NULL;
+}
 static inline struct mqsync_slice mqsync_entry_id(const struct mqsync_entry *e)
 {
     return (struct mqsync_slice){e->id, e->id_n};
@@ -276,7 +293,6 @@ struct mqsync_store {
     struct mqsync_table *retired; /* of no more use, but the writer may still be looking at them */
     struct mqsync_table *garbage; /* nobody looks at them: the mover empties or frees them */
     struct mqsync_table *spare;   /* empty, the next active one; or NULL */
-    size_t batch_bytes;           /* of log that are moved at once; what suits the database's size */
     struct mqsync_log log;
     uint64_t frozen_end;     /* log bytes of the frozen segment */
     int64_t active_since_ms; /* monotonic; when its first entry came */
@@ -288,6 +304,7 @@ struct mqsync_store {
     unsigned settling;       /* threads that wait for their settled view */
     uint64_t settle_target;  /* the segment that the last of them waits for */
     size_t want_map_bytes;   /* not 0: the map is full; the writer, whose pointers lead into it, makes it this large */
+    bool large;              /* the database: its changes are moved in larger batches */
     bool promises_power;     /* LMDB says state.power, so a power cut now must lose nothing */
     bool failing;
     uint64_t records;
@@ -315,6 +332,10 @@ void mqsync_store_log(struct mqsync_store *s, enum mqsync_log_level level, const
 void mqsync_store_let_go(struct mqsync_store *s);
 /* The writer's read transaction, at the newest commit. */
 int mqsync_store_read_txn(struct mqsync_store *s, MDB_txn **ret);
+/* Bytes of log after which they are moved at once. The lock is held. */
+size_t mqsync_store_batch(const struct mqsync_store *s);
+/* Takes note of the database's size. The lock is held, or nobody else is there yet. */
+void mqsync_store_measure(struct mqsync_store *s);
 /* A log shorter than this holds few changes, which are not moved as soon as others. */
 #define MQSYNC_FEW_BYTES ((uint64_t)64 * 1024)
 

@@ -16,6 +16,7 @@
 #define MAP_FIRST (sizeof(void *) > 4 ? (size_t)64 << (sizeof(void *) > 4 ? 30 : 0) : (size_t)512 << 20)
 #define MAP_LEAST ((size_t)64 << 20)
 #define MAX_READERS 510
+#define STALE_ROW 250 /* seqs in a row of `stale`: two such fill a page; longer ones would take pages of their own */
 
 enum mqsync_code mqsync_lmdb_fail(struct mqsync_error *e, int rc, const char *doing, const char *dir)
 {
@@ -66,8 +67,9 @@ static int open_dbis(MDB_env *env, bool write, struct mqsync_dbis *d)
     const struct {
         const char *name;
         MDB_dbi *dbi;
-    } all[] = {{"meta", &d->meta},       {"collections", &d->collections}, {"records", &d->records},
-               {"changes", &d->changes}, {"graves", &d->graves},           {"floors", &d->floors}};
+    } all[] = {
+        {"meta", &d->meta},   {"collections", &d->collections}, {"records", &d->records}, {"changes", &d->changes},
+        {"stale", &d->stale}, {"graves", &d->graves},           {"floors", &d->floors}};
     MDB_txn *txn;
     int rc = write ? mdb_txn_begin(env, NULL, 0, &txn) : mqsync_lmdb_begin_read(env, &txn);
     if (rc)
@@ -87,7 +89,7 @@ static int open_env(const char *dir, bool write, size_t map_bytes, MDB_env **ret
     int rc = mdb_env_create(&env);
     if (rc)
         return rc;
-    rc = mdb_env_set_maxdbs(env, 6);
+    rc = mdb_env_set_maxdbs(env, 7);
     if (rc == 0)
         rc = mdb_env_set_maxreaders(env, MAX_READERS);
     if (rc == 0)
@@ -149,7 +151,7 @@ static int touch_all(const char *dir, size_t map)
     if (rc)
         return rc;
     const MDB_dbi all[] = {
-        0 /* LMDB's own of free pages */, d.meta, d.collections, d.records, d.changes, d.graves, d.floors};
+        0 /* LMDB's own of free pages */, d.meta, d.collections, d.records, d.changes, d.stale, d.graves, d.floors};
     for (size_t i = 0; i < sizeof all / sizeof *all && rc == 0; i++)
         rc = touch_rows(txn, all[i]);
     return rc;
@@ -275,18 +277,12 @@ static void remove_row(MDB_txn *txn, MDB_dbi dbi, uint32_t cid, uint64_t seq, in
         *rc = MDB_CORRUPTED; /* the row that belongs to a record is not there */
 }
 
-/* What the ids of a run had in the indexes before. */
-struct old_row {
-    uint64_t seq;
-    bool deleted;
-};
-
 struct run {
     MDB_txn *txn;
     const struct mqsync_dbis *d;
     struct mqsync_collection_row *row;
-    struct old_row *old;
-    size_t old_n;
+    uint64_t *stale; /* seqs that the ids of the run had before */
+    size_t stale_n;
     int rc; /* sticky */
 };
 
@@ -305,9 +301,14 @@ static void put_record(struct run *r, MDB_cursor *records, const struct mqsync_e
             r->rc = MDB_CORRUPTED;
             return;
         }
-        r->old[r->old_n++] = (struct old_row){head.seq, head.deleted};
+        if (head.seq != e->seq) /* the same: moved before, by who did not come to the batch's end */
+            r->stale[r->stale_n++] = head.seq;
+        if (head.deleted)
+            remove_row(r->txn, r->d->graves, e->cid, head.seq, &r->rc);
         *(head.deleted ? &r->row->tombstones : &r->row->records) -= 1;
     }
+    if (r->rc)
+        return;
     key = mqsync_record_key(buffer, e->cid, mqsync_entry_id(e));
     r->rc = mdb_cursor_put(records, &key, &value, found == 0 ? MDB_CURRENT : 0);
     *(e->deleted ? &r->row->tombstones : &r->row->records) += 1;
@@ -326,30 +327,16 @@ static void put_records(struct run *r, struct mqsync_entry *const *entries, size
     mdb_cursor_close(records);
 }
 
-static int old_by_seq(const void *a, const void *b)
+static void note_stale(struct run *r)
 {
-    const struct old_row *x = a, *y = b;
-    return x->seq < y->seq ? -1 : x->seq > y->seq;
-}
-
-static void remove_old_rows(struct run *r)
-{
-    MDB_cursor *changes;
-    if (r->rc || (r->rc = mdb_cursor_open(r->txn, r->d->changes, &changes)) != 0)
-        return;
-    qsort(r->old, r->old_n, sizeof *r->old, old_by_seq);
-    for (size_t i = 0; i < r->old_n && r->rc == 0; i++) {
+    for (size_t at = 0; at < r->stale_n && r->rc == 0;) {
         unsigned char buffer[12];
-        MDB_val key = mqsync_seq_key(buffer, r->row->cid, r->old[i].seq), value;
-        r->rc = mdb_cursor_get(changes, &key, &value, MDB_SET);
-        if (r->rc == 0)
-            r->rc = mdb_cursor_del(changes, 0);
-        if (r->rc == MDB_NOTFOUND)
-            r->rc = MDB_CORRUPTED;
-        if (r->old[i].deleted)
-            remove_row(r->txn, r->d->graves, r->row->cid, r->old[i].seq, &r->rc);
+        size_t n = r->stale_n - at < STALE_ROW ? r->stale_n - at : STALE_ROW;
+        MDB_val key = mqsync_seq_key(buffer, r->row->cid, r->row->stale), value = {n * sizeof *r->stale, r->stale + at};
+        r->rc = mdb_put(r->txn, r->d->stale, &key, &value, 0);
+        r->row->stale += (uint32_t)n;
+        at += n;
     }
-    mdb_cursor_close(changes);
 }
 
 static void put_grave(struct run *r, const struct mqsync_entry *e)
@@ -394,19 +381,111 @@ int mqsync_lmdb_put_run(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync
 {
     struct run r = {.txn = txn, .d = d, .row = row};
     struct mqsync_entry **by_seq = malloc((n + 1) * sizeof *by_seq);
-    r.old = malloc((n + 1) * sizeof *r.old);
-    if (by_seq && r.old) {
+    r.stale = malloc((n + 1) * sizeof *r.stale);
+    if (by_seq && r.stale) {
         memcpy(by_seq, entries, n * sizeof *by_seq);
         qsort(by_seq, n, sizeof *by_seq, mqsync_entry_by_seq);
         put_records(&r, entries, n);
-        remove_old_rows(&r);
+        note_stale(&r);
         put_new_rows(&r, by_seq, n);
     } else {
         r.rc = ENOMEM;
     }
     free(by_seq);
-    free(r.old);
+    free(r.stale);
     return r.rc;
+}
+
+/* --- sweeping the index of changes -------------------------------------------------------------------------------- */
+
+static int by_value(const void *a, const void *b)
+{
+    const uint64_t *x = a, *y = b;
+    return *x < *y ? -1 : *x > *y;
+}
+
+/* The seqs of one row of `stale` that count, behind *n others. */
+static bool add_seqs(uint64_t **seqs, size_t *n, size_t *cap, const MDB_val *row, uint64_t from)
+{
+    size_t more = row->mv_size / sizeof **seqs;
+    if (*n + more > *cap) {
+        size_t bigger = (*n + more) * 2;
+        uint64_t *p = realloc(*seqs, bigger * sizeof *p);
+        if (!p)
+            return false;
+        *seqs = p;
+        *cap = bigger;
+    }
+    for (size_t i = 0; i < more; i++) {
+        uint64_t seq;
+        memcpy(&seq, (const char *)row->mv_data + i * sizeof seq, sizeof seq);
+        if (seq >= from)
+            (*seqs)[(*n)++] = seq;
+    }
+    return true;
+}
+
+int mqsync_lmdb_stale(MDB_txn *txn, const struct mqsync_dbis *d, uint32_t cid, uint64_t from, uint64_t **ret,
+                      size_t *ret_n)
+{
+    MDB_cursor *cursor;
+    unsigned char buffer[12];
+    MDB_val key = mqsync_seq_key(buffer, cid, 0), value;
+    size_t cap = 0;
+    *ret = NULL;
+    *ret_n = 0;
+    int rc = mdb_cursor_open(txn, d->stale, &cursor);
+    if (rc)
+        return rc;
+    for (rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE); rc == 0 && mqsync_key_cid(&key) == cid;
+         rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
+        if (!add_seqs(ret, ret_n, &cap, &value, from)) {
+            rc = ENOMEM;
+            break;
+        }
+    }
+    mdb_cursor_close(cursor);
+    if (*ret_n)
+        qsort(*ret, *ret_n, sizeof **ret, by_value);
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+int mqsync_lmdb_sweep(MDB_txn *txn, const struct mqsync_dbis *d, uint32_t cid, const uint64_t *seqs, size_t n)
+{
+    MDB_cursor *changes;
+    int rc = mdb_cursor_open(txn, d->changes, &changes);
+    if (rc)
+        return rc;
+    for (size_t i = 0; i < n && rc == 0; i++) {
+        unsigned char buffer[12];
+        MDB_val key = mqsync_seq_key(buffer, cid, seqs[i]), value;
+        rc = mdb_cursor_get(changes, &key, &value, MDB_SET);
+        if (rc == 0)
+            rc = mdb_cursor_del(changes, 0);
+        else if (rc == MDB_NOTFOUND)
+            rc = 0;
+    }
+    mdb_cursor_close(changes);
+    return rc;
+}
+
+int mqsync_lmdb_swept(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_collection_row *row)
+{
+    MDB_cursor *cursor;
+    unsigned char buffer[12];
+    MDB_val key = mqsync_seq_key(buffer, row->cid, 0), value;
+    int rc = mdb_cursor_open(txn, d->stale, &cursor);
+    if (rc)
+        return rc;
+    for (rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE); rc == 0 && mqsync_key_cid(&key) == row->cid;
+         rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
+        rc = mdb_cursor_del(cursor, 0);
+        if (rc)
+            break;
+    }
+    mdb_cursor_close(cursor);
+    row->stale = 0;
+    return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
 /* --- forgetting tombstones ---------------------------------------------------------------------------------------- */

@@ -13,12 +13,16 @@
 
 #include "store_internal.h"
 
-#define MOVE_AFTER_MS 1000      /* the oldest entry of a table waits this long at most, */
-#define MOVE_FEW_AFTER_MS 10000 /* with a log as short as MQSYNC_FEW_BYTES this long */
-#define SMALL_PAGES (64u * 1024 * 1024 / 4096)
+#define MOVE_AFTER_MS 1000       /* the oldest entry of a table waits this long at most, */
+#define MOVE_LARGE_AFTER_MS 5000 /* in a large database this long, */
+#define MOVE_FEW_AFTER_MS 10000  /* with a log as short as MQSYNC_FEW_BYTES this long */
 #define BATCH_SMALL ((size_t)16 * 1024 * 1024)
-#define BATCH_LARGE ((size_t)4 * 1024 * 1024)
-#define TXN_ENTRIES 32768     /* of a database that is not small */
+#define BATCH_LARGE ((size_t)32 * 1024 * 1024)
+#define LARGE_PAGES (64u * 1024 * 1024 / 4096)
+#define TXN_ENTRIES 4096 /* of a large database */
+#define TXN_UNLIMITED (SIZE_MAX / SWEPT_SHARE)
+#define SWEPT_SHARE 8         /* rows of `changes` that a sweep removes in the place of one entry: many share a page */
+#define STALE_SHARE 8         /* a sweep begins when there are more stale rows than this share of the others */
 #define RETRY_MS 1000         /* after a failure */
 #define FORGET_EVERY_MS 60000 /* looks for old tombstones */
 #define FORGET_AGAIN_MS 100   /* when there were more than a slice */
@@ -27,23 +31,29 @@
 
 /* --- one move ----------------------------------------------------------------------------------------------------- */
 
-/* Changes to the same records, and pages, gather in a batch, so a long one is cheaper; but a transaction's list of
- * pages is kept sorted by insertion, and a long one over a large database has very many. */
-static bool is_small(const struct mqsync_store *s)
+void mqsync_store_measure(struct mqsync_store *s)
 {
     MDB_envinfo info;
     mdb_env_info(s->env, &info);
-    return info.me_last_pgno < SMALL_PAGES;
+    s->large = info.me_last_pgno >= LARGE_PAGES;
 }
 
-/* How many entries go into one transaction, which keeps in memory what it changes: two pages for each entry of a large
- * database, and a batch that has waited can be long. Fewer at a time cost more, since what they change in the indexes
- * lies all over, and meets on the same pages. */
+/* In a large database the changes of a longer time meet on more pages. */
+size_t mqsync_store_batch(const struct mqsync_store *s)
+{
+    if (s->o.batch_bytes)
+        return s->o.batch_bytes;
+    return s->large ? BATCH_LARGE : BATCH_SMALL;
+}
+
+/* How many entries go into one transaction. LMDB keeps a transaction's pages in memory, and their numbers in an array
+ * that it sorts by insertion: with a page or two for each entry, which is what a large database takes, the time for
+ * that grows with the square. In a small one many entries meet on few pages. */
 static size_t suitable_txn(const struct mqsync_store *s)
 {
     if (s->o.txn_entries)
         return s->o.txn_entries;
-    return is_small(s) ? SIZE_MAX : TXN_ENTRIES;
+    return s->large ? TXN_ENTRIES : TXN_UNLIMITED;
 }
 
 /* On the disk first: what a power cut takes from the log must not be older than what a part of a batch has brought into
@@ -75,6 +85,7 @@ struct move {
     struct touched *touched;
     size_t touched_n;
     unsigned created, forgotten;
+    bool log_synced;
     bool power;        /* the durability that is asked for */
     int64_t forget_ms; /* tombstones that arrived before this are forgotten */
     int rc;            /* sticky */
@@ -133,10 +144,17 @@ static void commit(struct move *m, struct mqsync_state *state)
 static void commit_part(struct move *m)
 {
     struct mqsync_state state;
+    if (m->rc == 0 && !m->log_synced)
+        m->rc = sync_log_files(&m->s->log);
+    m->log_synced = true;
     if (m->rc == 0)
         m->rc = mqsync_state_get(m->txn, &m->s->dbis, &state);
     if (m->rc == 0)
         commit(m, &state);
+    /* the pages that each part gives back are for the next ones: the writer's snapshot must not keep them */
+    pthread_mutex_lock(&m->s->lock);
+    m->s->moves++;
+    pthread_mutex_unlock(&m->s->lock);
 }
 
 static void commit_last(struct move *m, uint64_t segment)
@@ -171,23 +189,49 @@ static void put_row(struct move *m, struct mqsync_collection *c, const struct mq
         __atomic_store_n(&c->oldest_seq, row->oldest_seq, __ATOMIC_RELEASE);
 }
 
-/* Entries of one collection; each transaction that has some of them has its row as well. */
+/* How many of n things of a collection go into this transaction, or into the next one when this is full; `share` of
+ * them count as one entry. Each transaction that has some has the collection's row as well. */
+static size_t room_for(struct move *m, struct mqsync_collection *c, const struct mqsync_collection_row *row, size_t n,
+                       size_t share)
+{
+    if (m->txn_n == m->txn_max) {
+        put_row(m, c, row);
+        commit_part(m);
+        begin(m);
+    }
+    size_t room = (m->txn_max - m->txn_n) * share;
+    n = n < room ? n : room;
+    m->txn_n += (n + share - 1) / share;
+    return n;
+}
+
 static void move_entries(struct move *m, struct mqsync_collection *c, struct mqsync_collection_row *row,
                          struct mqsync_entry *const *entries, size_t n)
 {
     while (n > 0 && m->rc == 0) {
-        if (m->txn_n == m->txn_max) {
-            put_row(m, c, row);
-            commit_part(m);
-            begin(m);
-        }
-        size_t now = n < m->txn_max - m->txn_n ? n : m->txn_max - m->txn_n;
+        size_t now = room_for(m, c, row, n, 1);
         if (m->rc == 0)
             m->rc = mqsync_lmdb_put_run(m->txn, &m->s->dbis, row, entries, now);
-        m->txn_n += now;
         entries += now;
         n -= now;
     }
+}
+
+/* Removes the stale rows of `changes`, in their order. Whoever is killed meanwhile leaves the list as it was. */
+static void sweep(struct move *m, struct mqsync_collection *c, struct mqsync_collection_row *row)
+{
+    uint64_t *seqs = NULL;
+    size_t n = 0;
+    if (m->rc == 0)
+        m->rc = mqsync_lmdb_stale(m->txn, &m->s->dbis, row->cid, 0, &seqs, &n);
+    for (size_t at = 0, now; at < n && m->rc == 0; at += now) {
+        now = room_for(m, c, row, n - at, SWEPT_SHARE);
+        if (m->rc == 0)
+            m->rc = mqsync_lmdb_sweep(m->txn, &m->s->dbis, row->cid, seqs + at, now);
+    }
+    if (m->rc == 0)
+        m->rc = mqsync_lmdb_swept(m->txn, &m->s->dbis, row);
+    free(seqs);
 }
 
 /* The entries of one collection, from *at on; then its tombstones that are old enough. */
@@ -203,6 +247,9 @@ static void move_collection(struct move *m, struct mqsync_collection *c, size_t 
     while (*at < m->entries_n && m->entries[*at]->cid == c->cid)
         ++*at;
     move_entries(m, c, &row, m->entries + first, *at - first);
+    /* one by one each would cost a page of a large index; together they share most of them */
+    if (row.stale > (row.records + row.tombstones) / STALE_SHARE)
+        sweep(m, c, &row);
     m->forgotten += mqsync_lmdb_forget(m->txn, &m->s->dbis, &row, m->forget_ms, FORGET_SLICE - m->forgotten, &m->rc);
     put_row(m, c, &row);
     m->touched[m->touched_n++] = (struct touched){c, row.tombstones};
@@ -215,8 +262,6 @@ static void move_all(struct move *m, uint64_t segment)
 {
     struct mqsync_store *s = m->s;
     size_t at = 0;
-    if (m->entries_n > m->txn_max)
-        m->rc = sync_log_files(&s->log);
     begin(m);
     for (size_t cid = 0; cid < m->collections_n && m->rc == 0; cid++) {
         if (m->collections[cid])
@@ -333,13 +378,6 @@ static enum mqsync_code freeze(struct mqsync_store *s, struct mqsync_error *ret_
     return MQSYNC_OK;
 }
 
-static size_t suitable_batch(const struct mqsync_store *s)
-{
-    if (s->o.batch_bytes)
-        return s->o.batch_bytes;
-    return is_small(s) ? BATCH_SMALL : BATCH_LARGE;
-}
-
 static void failed(struct mqsync_store *s, const char *text, int64_t *logged_ms)
 {
     int64_t now = mqsync_monotonic_ms();
@@ -399,7 +437,7 @@ static unsigned move_now(struct mqsync_store *s, int64_t *logged_ms)
     if (s->failing)
         mqsync_store_log(s, MQSYNC_LOG_INFO, "MQS2006", "changes reach %s/data.mdb again", s->dir);
     s->failing = false;
-    s->batch_bytes = suitable_batch(s);
+    mqsync_store_measure(s);
     s->moves++;
     keep_recent(s, table);
     if (forgotten) /* there may be some in it */
@@ -420,10 +458,11 @@ static int64_t move_due(const struct mqsync_store *s, int64_t retry_ms, int64_t 
 {
     int64_t now = mqsync_monotonic_ms();
     int64_t due = forget_ms;
-    int64_t after = s->active_since_ms + (s->log.end < MQSYNC_FEW_BYTES ? MOVE_FEW_AFTER_MS : MOVE_AFTER_MS);
+    int64_t usual = s->large ? MOVE_LARGE_AFTER_MS : MOVE_AFTER_MS;
+    int64_t after = s->active_since_ms + (s->log.end < MQSYNC_FEW_BYTES ? MOVE_FEW_AFTER_MS : usual);
     if (s->failing && !s->retry_now)
         due = retry_ms;
-    else if (s->frozen || (s->active->n > 0 && (s->flush || s->log.end >= s->batch_bytes)))
+    else if (s->frozen || (s->active->n > 0 && (s->flush || s->log.end >= mqsync_store_batch(s))))
         due = now;
     else if (s->active->n > 0 && after < due)
         due = after;

@@ -114,6 +114,7 @@ void mqsync_table_free(struct mqsync_table *t)
         return;
     free_chunks(t->chunks);
     memory_free(t->slots, t->slots_bytes);
+    free(t->newest);
     free(t);
 }
 
@@ -128,6 +129,8 @@ void mqsync_table_reset(struct mqsync_table *t)
     *link = NULL;
     t->current = NULL;
     memset(t->slots, 0, t->slots_n * sizeof *t->slots);
+    if (t->newest_n)
+        memset(t->newest, 0, t->newest_n * sizeof *t->newest);
     t->n = 0;
     t->next = NULL;
 }
@@ -220,10 +223,41 @@ static bool set_value(struct mqsync_table *t, struct mqsync_entry *e, struct mqs
     return true;
 }
 
+/* Has room for a collection's latest change. */
+static bool know_collection(struct mqsync_table *t, uint32_t cid)
+{
+    if (cid < t->newest_n)
+        return true;
+    size_t n = (cid + (size_t)1) * 2;
+    struct mqsync_entry **newest = realloc(t->newest, n * sizeof *newest);
+    if (!newest)
+        return false;
+    memset(newest + t->newest_n, 0, (n - t->newest_n) * sizeof *newest);
+    t->newest = newest;
+    t->newest_n = n;
+    return true;
+}
+
+static void make_newest(struct mqsync_table *t, struct mqsync_entry *e)
+{
+    struct mqsync_entry **newest = &t->newest[e->cid];
+    if (*newest == e)
+        return;
+    if (e->newer)
+        e->newer->older = e->older;
+    if (e->older)
+        e->older->newer = e->newer;
+    e->newer = NULL;
+    e->older = *newest;
+    if (e->older)
+        e->older->newer = e;
+    *newest = e;
+}
+
 struct mqsync_entry *mqsync_table_put(struct mqsync_table *t, uint32_t cid, struct mqsync_slice id, uint64_t hash,
                                       struct mqsync_slice value, uint64_t seq, bool deleted)
 {
-    if (t->n >= t->slots_n / 2 && !grow(t))
+    if (!know_collection(t, cid) || (t->n >= t->slots_n / 2 && !grow(t)))
         return NULL;
     struct mqsync_slot *slot = slot_of(t, cid, id, hash);
     struct mqsync_entry *e = slot->entry;
@@ -238,6 +272,7 @@ struct mqsync_entry *mqsync_table_put(struct mqsync_table *t, uint32_t cid, stru
         return NULL;
     e->seq = seq;
     e->deleted = deleted;
+    make_newest(t, e);
     if (!slot->entry) {
         *slot = (struct mqsync_slot){hash, e};
         t->n++;

@@ -7,6 +7,7 @@
 #include "store_internal.h"
 
 #define READER_TRIES 50
+#define PATIENCE 1000 /* stale rows that a walk on the broker's thread passes over: some three milliseconds at most */
 
 struct mqsync_reader {
     char *dir;
@@ -25,6 +26,8 @@ struct mqsync_view {
     const struct mqsync_collections *collections; /* with what the tables change; NULL: LMDB's rows are right */
     struct mqsync_table *own_table;
     struct mqsync_collections own_collections;
+    bool hasty;        /* for the broker's thread */
+    unsigned patience; /* what is left of it */
     char epoch[33];
 };
 
@@ -46,6 +49,8 @@ enum mqsync_code mqsync_view_newest(struct mqsync_store *s, struct mqsync_view *
     v->store = s;
     v->dbis = &s->dbis;
     v->collections = &s->collections;
+    v->hasty = true;
+    v->patience = PATIENCE;
     memcpy(v->epoch, s->epoch, sizeof v->epoch);
     /* tables first, LMDB's snapshot after: what is moved in between is seen twice, never missed */
     pthread_mutex_lock(&s->lock);
@@ -342,6 +347,7 @@ struct mqsync_walk {
     bool below_done; /* LMDB has no more */
     MDB_cursor *cursor;
     MDB_val key, value;         /* LMDB's next */
+    MDB_val record;             /* by seq: its record */
     uint64_t next_seq;          /* by seq: what has been handed out is below this */
     struct mqsync_entry **over; /* the tables' entries of this walk, in its order */
     size_t over_n, over_at;
@@ -350,6 +356,36 @@ struct mqsync_walk {
 static bool hidden(const struct mqsync_view *v, size_t table, const struct mqsync_entry *e)
 {
     return table > 0 && mqsync_table_find(v->tables[0], e->cid, mqsync_entry_id(e), e->hash);
+}
+
+/* By seq: no more than what has changed since. */
+static void collect_changes(struct mqsync_walk *w, uint64_t since)
+{
+    const struct mqsync_view *v = w->view;
+    for (size_t t = 0; t < v->tables_n; t++) {
+        for (struct mqsync_entry *e = mqsync_table_newest(v->tables[t], w->cid); e && e->seq > since; e = e->older) {
+            if (!hidden(v, t, e))
+                w->over[w->over_n++] = e;
+        }
+    }
+    qsort(w->over, w->over_n, sizeof(struct mqsync_entry *), mqsync_entry_by_seq);
+}
+
+static void collect_ids(struct mqsync_walk *w, struct mqsync_slice from)
+{
+    const struct mqsync_view *v = w->view;
+    for (size_t t = 0; t < v->tables_n; t++) {
+        for (size_t i = 0; i < v->tables[t]->slots_n; i++) {
+            struct mqsync_entry *e = v->tables[t]->slots[i].entry;
+            if (!e || e->cid != w->cid || hidden(v, t, e))
+                continue;
+            size_t n = e->id_n < from.n ? e->id_n : from.n;
+            int order = n ? memcmp(e->id, from.p, n) : 0;
+            if (order > 0 || (order == 0 && e->id_n >= from.n))
+                w->over[w->over_n++] = e;
+        }
+    }
+    qsort(w->over, w->over_n, sizeof(struct mqsync_entry *), mqsync_entry_by_id);
 }
 
 static bool collect_over(struct mqsync_walk *w, uint64_t since, struct mqsync_slice from)
@@ -363,22 +399,37 @@ static bool collect_over(struct mqsync_walk *w, uint64_t since, struct mqsync_sl
     w->over = malloc(max * sizeof(struct mqsync_entry *));
     if (!w->over)
         return false;
-    for (size_t t = 0; t < v->tables_n; t++) {
-        for (size_t i = 0; i < v->tables[t]->slots_n; i++) {
-            struct mqsync_entry *e = v->tables[t]->slots[i].entry;
-            if (!e || e->cid != w->cid || hidden(v, t, e))
-                continue;
-            size_t n = e->id_n < from.n ? e->id_n : from.n;
-            int order = n ? memcmp(e->id, from.p, n) : 0;
-            if (w->by_seq ? e->seq > since : order > 0 || (order == 0 && e->id_n >= from.n))
-                w->over[w->over_n++] = e;
-        }
-    }
-    qsort(w->over, w->over_n, sizeof(struct mqsync_entry *), w->by_seq ? mqsync_entry_by_seq : mqsync_entry_by_id);
+    if (w->by_seq)
+        collect_changes(w, since);
+    else
+        collect_ids(w, from);
     return true;
 }
 
-/* Moves LMDB's side on to a row of this collection that no table hides. */
+/* Of a row of `records`. */
+static struct mqsync_slice row_id(const MDB_val *key)
+{
+    return (struct mqsync_slice){(const char *)key->mv_data + 4, key->mv_size - 4};
+}
+
+/* The record that a row of `changes` tells of. MDB_NOTFOUND: a later change has left the row behind. EAGAIN: it has,
+ * and so many that who is in haste gives up. */
+static int record_of_row(struct mqsync_view *v, const MDB_val *row, struct mqsync_slice id, MDB_val *ret)
+{
+    unsigned char buffer[MQSYNC_KEY_MAX];
+    struct mqsync_record_head head;
+    if (id.n > MQSYNC_MAX_RECORD_ID)
+        return MDB_CORRUPTED;
+    MDB_val key = mqsync_record_key(buffer, mqsync_key_cid(row), id);
+    int rc = mdb_get(v->txn, v->dbis->records, &key, ret);
+    if (rc == 0 && mqsync_record_decode_head(mqsync_val_slice(ret), &head) != MQSYNC_OK)
+        rc = MDB_CORRUPTED;
+    if (rc == 0 && head.seq != mqsync_key_seq(row))
+        rc = MDB_NOTFOUND;
+    return rc == MDB_NOTFOUND && v->hasty && v->patience-- == 0 ? EAGAIN : rc;
+}
+
+/* Moves LMDB's side on to a row of this collection that counts. EAGAIN: there are too many that do not. */
 static int settle_below(struct mqsync_walk *w, MDB_cursor_op op)
 {
     for (;; op = MDB_NEXT) {
@@ -389,12 +440,20 @@ static int settle_below(struct mqsync_walk *w, MDB_cursor_op op)
         }
         if (rc)
             return rc;
-        struct mqsync_slice id = w->by_seq
-                                     ? mqsync_val_slice(&w->value)
-                                     : (struct mqsync_slice){(const char *)w->key.mv_data + 4, w->key.mv_size - 4};
-        if (!find_overlaid(w->view, w->cid, id))
-            return 0;
+        struct mqsync_slice id = w->by_seq ? mqsync_val_slice(&w->value) : row_id(&w->key);
+        if (find_overlaid(w->view, w->cid, id))
+            continue;
+        if (w->by_seq)
+            rc = record_of_row(w->view, &w->key, id, &w->record);
+        if (rc != MDB_NOTFOUND)
+            return rc;
     }
+}
+
+static enum mqsync_code walk_failed(struct mqsync_error *ret_error, int rc)
+{
+    return rc == EAGAIN ? mqsync_fail(ret_error, MQSYNC_CONFLICT, "too many rows to pass over at once")
+                        : mqsync_lmdb_fail(ret_error, rc, "cannot read", "the database");
 }
 
 static enum mqsync_code walk_open(struct mqsync_view *v, struct mqsync_slice collection, bool by_seq, uint64_t since,
@@ -421,7 +480,7 @@ static enum mqsync_code walk_open(struct mqsync_view *v, struct mqsync_slice col
     }
     if (rc) {
         mqsync_walk_close(w);
-        return mqsync_lmdb_fail(ret_error, rc, "cannot read", "the database");
+        return walk_failed(ret_error, rc);
     }
     *ret = w;
     return MQSYNC_OK;
@@ -464,37 +523,55 @@ enum mqsync_code mqsync_walk_next(struct mqsync_walk *w, struct mqsync_slice *re
     } else if (w->below_done) {
         return MQSYNC_RECORD_NOT_FOUND;
     } else {
-        if (w->by_seq) {
-            *ret_id = mqsync_val_slice(&w->value);
-            code = get_below(w->view, w->cid, *ret_id, ret, ret_error);
-            if (code == MQSYNC_RECORD_NOT_FOUND)
-                code = mqsync_fail(ret_error, MQSYNC_SERVER_ERROR,
-                                   "the database is damaged: a change without its record; run mqsyncctl check");
-        } else {
-            *ret_id = (struct mqsync_slice){(const char *)w->key.mv_data + 4, w->key.mv_size - 4};
-            code = mqsync_record_decode(mqsync_val_slice(&w->value), ret, ret_error);
-        }
+        *ret_id = w->by_seq ? mqsync_val_slice(&w->value) : row_id(&w->key);
+        code = mqsync_record_decode(mqsync_val_slice(w->by_seq ? &w->record : &w->value), ret, ret_error);
         /* slices lead into LMDB's map, which moving the cursor on leaves as it is */
         int rc = settle_below(w, MDB_NEXT);
         if (rc)
-            return mqsync_lmdb_fail(ret_error, rc, "cannot read", "the database");
+            return walk_failed(ret_error, rc);
     }
     if (code == MQSYNC_OK)
         w->next_seq = ret->seq + 1;
     return code;
 }
 
+/* What LMDB has. By the rows and the notes alone: to look at each record takes twenty times as long. But who is in
+ * haste counts few, and the notes are many. */
+static uint64_t count_rows(struct mqsync_walk *w, MDB_cursor *cursor, uint64_t max)
+{
+    struct mqsync_view *v = w->view;
+    unsigned char buffer[12];
+    MDB_val key = mqsync_seq_key(buffer, w->cid, w->next_seq), value, record;
+    uint64_t n = 0, *stale = NULL;
+    size_t stale_n = 0, at = 0;
+    int rc = v->hasty ? 0 : mqsync_lmdb_stale(v->txn, v->dbis, w->cid, w->next_seq, &stale, &stale_n);
+    if (rc == 0)
+        rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+    for (; rc == 0 && n < max && mqsync_key_cid(&key) == w->cid; rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
+        struct mqsync_slice id = mqsync_val_slice(&value);
+        uint64_t seq = mqsync_key_seq(&key);
+        while (at < stale_n && stale[at] < seq)
+            at++;
+        if ((at < stale_n && stale[at] == seq) || find_overlaid(v, w->cid, id))
+            continue;
+        int found = v->hasty ? record_of_row(v, &key, id, &record) : 0;
+        if (found == EAGAIN) {
+            n = max;
+            break;
+        }
+        n += found == 0;
+    }
+    free(stale);
+    return n;
+}
+
 uint64_t mqsync_walk_count(struct mqsync_walk *w, uint64_t max)
 {
     uint64_t n = w->over_n - w->over_at;
     MDB_cursor *cursor;
-    unsigned char buffer[12];
     if (!w->by_seq || w->below_done || n >= max || mdb_cursor_open(w->view->txn, w->view->dbis->changes, &cursor) != 0)
         return n < max ? n : max;
-    MDB_val key = mqsync_seq_key(buffer, w->cid, w->next_seq), value;
-    for (int rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
-         rc == 0 && n < max && mqsync_key_cid(&key) == w->cid; rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT))
-        n += !find_overlaid(w->view, w->cid, mqsync_val_slice(&value));
+    n += count_rows(w, cursor, max - n);
     mdb_cursor_close(cursor);
     return n;
 }
