@@ -27,7 +27,7 @@ struct mqsync_store_options {
     size_t map_bytes;    /* first size of the LMDB map */
     size_t log_limit;    /* bytes of log that may wait for LMDB before writes are refused */
     size_t batch_bytes;  /* bytes of log after which they are moved at once, not after a second */
-    size_t txn_entries;  /* records that are moved in one transaction of LMDB */
+    size_t txn_entries;  /* records that are moved in one transaction of LMDB, as if the database were large */
 };
 
 struct mqsync_store;      /* the one writer */

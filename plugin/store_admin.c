@@ -336,7 +336,7 @@ static void lay_over(MDB_txn *txn, const struct mqsync_dbis *d, const struct mqs
     key = (MDB_val){c->name_n, (void *)(uintptr_t)c->name};
     if (mdb_get(txn, d->collections, &key, &value) == 0 && value.mv_size == sizeof row)
         memcpy(&row, value.mv_data, sizeof row);
-    *rc = mqsync_lmdb_put_run(txn, d, &row, &e, 1);
+    *rc = mqsync_lmdb_put_run(txn, d, &row, &e, 1, false);
     value = (MDB_val){sizeof row, &row};
     if (*rc == 0)
         *rc = mdb_put(txn, d->collections, &key, &value, 0);

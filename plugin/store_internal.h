@@ -102,15 +102,16 @@ enum mqsync_code mqsync_epoch_new(unsigned char epoch[16], struct mqsync_error *
 struct mqsync_entry;
 
 /* Writes records of one collection, sorted by id, with their index rows over whatever the ids had before; updates row's
- * counts and seq. Rows of `changes` that are out of date now stay, and are noted in `stale`. Each index is changed in
- * the order of its keys: at millions of records a page that is still at hand from the key before is what makes the
- * difference. */
+ * counts and seq. Rows of `changes` that are out of date now are removed, or stay and are noted in `stale`. Each index
+ * is changed in the order of its keys: at millions of records a page that is still at hand from the key before is what
+ * makes the difference. */
 int mqsync_lmdb_put_run(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_collection_row *row,
-                        struct mqsync_entry *const *entries, size_t n);
+                        struct mqsync_entry *const *entries, size_t n, bool leave_stale);
 /* What `stale` holds of a collection, from seq `from` on, sorted; the caller frees *ret. */
 int mqsync_lmdb_stale(MDB_txn *txn, const struct mqsync_dbis *d, uint32_t cid, uint64_t from, uint64_t **ret,
                       size_t *ret_n);
-/* Removes rows of `changes`. One that is not there was removed before, by a sweep that did not come to its end. */
+/* Removes rows of `changes`, their seqs sorted. One that is not there was removed before, by a sweep that did not come
+ * to its end. */
 int mqsync_lmdb_sweep(MDB_txn *txn, const struct mqsync_dbis *d, uint32_t cid, const uint64_t *seqs, size_t n);
 /* Empties `stale` for a collection. */
 int mqsync_lmdb_swept(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_collection_row *row);
@@ -304,7 +305,7 @@ struct mqsync_store {
     unsigned settling;       /* threads that wait for their settled view */
     uint64_t settle_target;  /* the segment that the last of them waits for */
     size_t want_map_bytes;   /* not 0: the map is full; the writer, whose pointers lead into it, makes it this large */
-    bool large;              /* the database: its changes are moved in larger batches */
+    bool large;              /* the database: a page holds a small part of it */
     bool promises_power;     /* LMDB says state.power, so a power cut now must lose nothing */
     bool failing;
     uint64_t records;

@@ -376,8 +376,14 @@ static void put_new_rows(struct run *r, struct mqsync_entry **by_seq, size_t n)
     mdb_cursor_close(changes);
 }
 
+static int by_value(const void *a, const void *b)
+{
+    const uint64_t *x = a, *y = b;
+    return *x < *y ? -1 : *x > *y;
+}
+
 int mqsync_lmdb_put_run(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_collection_row *row,
-                        struct mqsync_entry *const *entries, size_t n)
+                        struct mqsync_entry *const *entries, size_t n, bool leave_stale)
 {
     struct run r = {.txn = txn, .d = d, .row = row};
     struct mqsync_entry **by_seq = malloc((n + 1) * sizeof *by_seq);
@@ -386,7 +392,11 @@ int mqsync_lmdb_put_run(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync
         memcpy(by_seq, entries, n * sizeof *by_seq);
         qsort(by_seq, n, sizeof *by_seq, mqsync_entry_by_seq);
         put_records(&r, entries, n);
-        note_stale(&r);
+        qsort(r.stale, r.stale_n, sizeof *r.stale, by_value);
+        if (leave_stale)
+            note_stale(&r);
+        else if (r.rc == 0)
+            r.rc = mqsync_lmdb_sweep(txn, d, row->cid, r.stale, r.stale_n);
         put_new_rows(&r, by_seq, n);
     } else {
         r.rc = ENOMEM;
@@ -397,12 +407,6 @@ int mqsync_lmdb_put_run(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync
 }
 
 /* --- sweeping the index of changes -------------------------------------------------------------------------------- */
-
-static int by_value(const void *a, const void *b)
-{
-    const uint64_t *x = a, *y = b;
-    return *x < *y ? -1 : *x > *y;
-}
 
 /* The seqs of one row of `stale` that count, behind *n others. */
 static bool add_seqs(uint64_t **seqs, size_t *n, size_t *cap, const MDB_val *row, uint64_t from)

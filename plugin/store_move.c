@@ -35,7 +35,7 @@ void mqsync_store_measure(struct mqsync_store *s)
 {
     MDB_envinfo info;
     mdb_env_info(s->env, &info);
-    s->large = info.me_last_pgno >= LARGE_PAGES;
+    s->large = s->o.txn_entries || info.me_last_pgno >= LARGE_PAGES;
 }
 
 /* In a large database the changes of a longer time meet on more pages. */
@@ -211,7 +211,7 @@ static void move_entries(struct move *m, struct mqsync_collection *c, struct mqs
     while (n > 0 && m->rc == 0) {
         size_t now = room_for(m, c, row, n, 1);
         if (m->rc == 0)
-            m->rc = mqsync_lmdb_put_run(m->txn, &m->s->dbis, row, entries, now);
+            m->rc = mqsync_lmdb_put_run(m->txn, &m->s->dbis, row, entries, now, m->s->large);
         entries += now;
         n -= now;
     }
@@ -247,7 +247,8 @@ static void move_collection(struct move *m, struct mqsync_collection *c, size_t 
     while (*at < m->entries_n && m->entries[*at]->cid == c->cid)
         ++*at;
     move_entries(m, c, &row, m->entries + first, *at - first);
-    /* one by one each would cost a page of a large index; together they share most of them */
+    /* one by one each would cost a page of a large index; together they share most of them. In a small one the notes
+     * would be what costs a page */
     if (row.stale > (row.records + row.tombstones) / STALE_SHARE)
         sweep(m, c, &row);
     m->forgotten += mqsync_lmdb_forget(m->txn, &m->s->dbis, &row, m->forget_ms, FORGET_SLICE - m->forgotten, &m->rc);

@@ -254,6 +254,34 @@ START_TEST(views_see_all)
 }
 END_TEST
 
+/* Records that change again before anything is moved, from the list's end, its middle and its beginning. */
+START_TEST(changes_in_memory_are_in_order)
+{
+    static const char *const ids[] = {"a", "b", "c", "a", "c", "c", "b", "d", "c"};
+    struct mqsync_store *s = open_store();
+    struct mqsync_collection *c = ensure(s, "c"), *other = ensure(s, "other");
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
+        struct mqsync_view *v;
+        uint64_t last;
+        write_one(s, c, ids[i], "{}");
+        write_one(s, other, ids[i], "{}");
+        OK(mqsync_view_newest(s, &v, &error));
+        for (size_t since = 0; since <= i + 1; since++) {
+            uint64_t expected = 0;
+            for (size_t seq = since + 1; seq <= i + 1; seq++) {
+                bool again = false;
+                for (size_t later = seq + 1; later <= i + 1; later++)
+                    again |= strcmp(ids[later - 1], ids[seq - 1]) == 0;
+                expected += !again;
+            }
+            ck_assert_uint_eq(walk_all(v, since, &last), expected);
+        }
+        mqsync_view_close(v);
+    }
+    mqsync_store_close(s);
+}
+END_TEST
+
 static void write_range(struct mqsync_store *s, struct mqsync_collection *c, unsigned from, unsigned to)
 {
     for (unsigned i = from; i < to; i++) {
@@ -277,6 +305,7 @@ static void expect_settled(struct mqsync_store *s, uint64_t seq)
 /* Rows of the index that later changes have left behind: an eighth at most. */
 START_TEST(stale_rows_do_not_count)
 {
+    options.txn_entries = 4096;
     struct mqsync_store *s = open_store();
     struct mqsync_collection *c = ensure(s, "c");
     struct mqsync_view *v;
@@ -614,6 +643,7 @@ int main(int argc, char **argv)
     tcase_add_test(tc, keeps_what_it_is_given);
     tcase_add_test(tc, a_killed_writer_loses_nothing);
     tcase_add_test(tc, views_see_all);
+    tcase_add_test(tc, changes_in_memory_are_in_order);
     tcase_add_test(tc, stale_rows_do_not_count);
     tcase_add_test(tc, forgets_old_tombstones_but_no_version);
     tcase_add_test(tc, grows_its_map);
