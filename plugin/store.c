@@ -486,16 +486,21 @@ int mqsync_store_read_txn(struct mqsync_store *s, MDB_txn **ret)
     return rc;
 }
 
+void mqsync_store_rest(struct mqsync_store *s)
+{
+    if (s->read_active)
+        mdb_txn_reset(s->read_txn);
+    s->read_active = false;
+}
+
 void mqsync_store_let_go(struct mqsync_store *s)
 {
     if (s->retired && !s->garbage) {
         s->garbage = s->retired;
         s->retired = NULL;
     }
-    if (s->read_active && (s->read_moves != s->moves || s->want_map_bytes)) {
-        mdb_txn_reset(s->read_txn);
-        s->read_active = false;
-    }
+    if (s->read_moves != s->moves || s->want_map_bytes)
+        mqsync_store_rest(s);
     s->read_moves = s->moves;
     if (s->want_map_bytes && s->views == 0 && !s->moving) {
         mdb_env_set_mapsize(s->env, s->want_map_bytes); /* that it did not fit shows at the next attempt to move */
@@ -503,13 +508,6 @@ void mqsync_store_let_go(struct mqsync_store *s)
         s->retry_now = true;
         pthread_cond_signal(&s->wake_mover);
     }
-}
-
-void mqsync_store_rest(struct mqsync_store *s)
-{
-    if (s->read_active)
-        mdb_txn_reset(s->read_txn);
-    s->read_active = false;
 }
 
 struct mqsync_collection *mqsync_store_find(struct mqsync_store *s, struct mqsync_slice name)

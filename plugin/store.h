@@ -26,7 +26,7 @@ struct mqsync_store_options {
     const char *boot_id; /* stands for the kernel's */
     size_t map_bytes;    /* first size of the LMDB map */
     size_t log_limit;    /* bytes of log that may wait for LMDB before writes are refused */
-    size_t batch_bytes;  /* bytes of log after which they are moved at once, not after a second */
+    size_t batch_bytes;  /* bytes of log after which they are moved at once, not after some time */
     size_t txn_entries;  /* records that are moved in one transaction of LMDB, as if the database were large */
 };
 

@@ -382,6 +382,13 @@ static int by_value(const void *a, const void *b)
     return *x < *y ? -1 : *x > *y;
 }
 
+static void remove_stale(struct run *r)
+{
+    qsort(r->stale, r->stale_n, sizeof *r->stale, by_value);
+    if (r->rc == 0)
+        r->rc = mqsync_lmdb_sweep(r->txn, r->d, r->row->cid, r->stale, r->stale_n);
+}
+
 int mqsync_lmdb_put_run(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_collection_row *row,
                         struct mqsync_entry *const *entries, size_t n, bool leave_stale)
 {
@@ -392,11 +399,10 @@ int mqsync_lmdb_put_run(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync
         memcpy(by_seq, entries, n * sizeof *by_seq);
         qsort(by_seq, n, sizeof *by_seq, mqsync_entry_by_seq);
         put_records(&r, entries, n);
-        qsort(r.stale, r.stale_n, sizeof *r.stale, by_value);
         if (leave_stale)
             note_stale(&r);
-        else if (r.rc == 0)
-            r.rc = mqsync_lmdb_sweep(txn, d, row->cid, r.stale, r.stale_n);
+        else
+            remove_stale(&r);
         put_new_rows(&r, by_seq, n);
     } else {
         r.rc = ENOMEM;

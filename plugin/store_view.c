@@ -358,7 +358,8 @@ static bool hidden(const struct mqsync_view *v, size_t table, const struct mqsyn
     return table > 0 && mqsync_table_find(v->tables[0], e->cid, mqsync_entry_id(e), e->hash);
 }
 
-/* By seq: no more than what has changed since. */
+/* By seq: no more than what has changed since. From the newest table's newest change on, each is older than the one
+ * before. */
 static void collect_changes(struct mqsync_walk *w, uint64_t since)
 {
     const struct mqsync_view *v = w->view;
@@ -368,7 +369,11 @@ static void collect_changes(struct mqsync_walk *w, uint64_t since)
                 w->over[w->over_n++] = e;
         }
     }
-    qsort(w->over, w->over_n, sizeof(struct mqsync_entry *), mqsync_entry_by_seq);
+    for (size_t i = 0; i < w->over_n / 2; i++) {
+        struct mqsync_entry *e = w->over[i];
+        w->over[i] = w->over[w->over_n - 1 - i];
+        w->over[w->over_n - 1 - i] = e;
+    }
 }
 
 static void collect_ids(struct mqsync_walk *w, struct mqsync_slice from)
@@ -535,8 +540,8 @@ enum mqsync_code mqsync_walk_next(struct mqsync_walk *w, struct mqsync_slice *re
     return code;
 }
 
-/* What LMDB has. By the rows and the notes alone: to look at each record takes twenty times as long. But who is in
- * haste counts few, and the notes are many. */
+/* What LMDB has. By the rows and the notes alone, since to look at each record takes longer; but who is in haste counts
+ * few, and the notes are many. */
 static uint64_t count_rows(struct mqsync_walk *w, MDB_cursor *cursor, uint64_t max)
 {
     struct mqsync_view *v = w->view;
@@ -544,17 +549,16 @@ static uint64_t count_rows(struct mqsync_walk *w, MDB_cursor *cursor, uint64_t m
     MDB_val key = mqsync_seq_key(buffer, w->cid, w->next_seq), value, record;
     uint64_t n = 0, *stale = NULL;
     size_t stale_n = 0, at = 0;
-    int rc = v->hasty ? 0 : mqsync_lmdb_stale(v->txn, v->dbis, w->cid, w->next_seq, &stale, &stale_n);
-    if (rc == 0)
-        rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+    bool noted = !v->hasty && mqsync_lmdb_stale(v->txn, v->dbis, w->cid, w->next_seq, &stale, &stale_n) == 0;
+    int rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
     for (; rc == 0 && n < max && mqsync_key_cid(&key) == w->cid; rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
         struct mqsync_slice id = mqsync_val_slice(&value);
         uint64_t seq = mqsync_key_seq(&key);
-        while (at < stale_n && stale[at] < seq)
+        while (noted && at < stale_n && stale[at] < seq)
             at++;
-        if ((at < stale_n && stale[at] == seq) || find_overlaid(v, w->cid, id))
+        if ((noted && at < stale_n && stale[at] == seq) || find_overlaid(v, w->cid, id))
             continue;
-        int found = v->hasty ? record_of_row(v, &key, id, &record) : 0;
+        int found = noted ? 0 : record_of_row(v, &key, id, &record);
         if (found == EAGAIN) {
             n = max;
             break;

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Snapshots, what has changed since, pages, and that a subscriber misses nothing and sees nothing twice.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import fs from 'node:fs';
+import path from 'node:path';
 import { after, test } from 'node:test';
 import { Broker } from '../lib/broker.mjs';
 import { eventBarrier, unique } from '../lib/client.mjs';
+import { ctl } from '../lib/env.mjs';
 import { matrix, VERSIONS } from '../lib/matrix.mjs';
 import { poll } from '../lib/wait.mjs';
 
@@ -508,6 +512,37 @@ test('a snapshot is whole although the broker queues few messages per client', a
         assert.doesNotMatch(log, /being dropped/);
     } finally {
         await tight.stop();
+    }
+});
+
+test('a large database: what has changed is found behind rows that later changes have made stale', async () => {
+    const large = await Broker.start({ config: { collections: { '*': {} } } });
+    try {
+        const client = await large.client({ version: 5 });
+        // more than is answered at once: first everything is moved into data.mdb
+        const move = async () => {
+            await client.cmd('c', { type: 'sync', metadata: { limit: 129 } });
+            for (let n = 0; n < 129; ) {
+                n += (await client.answer('sync')).data.records.length;
+            }
+        };
+        const changed = async (since) => {
+            await client.cmd('c', { type: 'sync', metadata: { since, limit: 20 } });
+            return (await client.answer('sync')).data.records.map(({ id }) => id);
+        };
+        const range = (from, to) => Array.from({ length: to - from }, (_, i) => `r${from + i}`);
+        await fill(client, 'c', 8400, (i) => ({ i, text: 'x'.repeat(9000) }));
+        await move();
+        assert.ok(fs.statSync(path.join(large.database, 'data.mdb')).size > 64 * 2 ** 20, 'not large');
+        // more than the broker's thread passes over, less than the eighth that is removed
+        await Promise.all(range(0, 1020).map((id, i) => client.short('c', id, 'update', { new: i })));
+        await move();
+        assert.deepEqual(await changed(1), range(1020, 1040));
+        assert.deepEqual(await changed(8395), [...range(8395, 8400), ...range(0, 15)]);
+        const check = execFileSync(ctl, ['--db', large.database, '--json', 'check'], { encoding: 'utf8' });
+        assert.deepEqual(JSON.parse(check), { ok: true, wrong: [] });
+    } finally {
+        await large.stop();
     }
 });
 
