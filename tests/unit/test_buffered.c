@@ -207,7 +207,6 @@ int main(void)
 
     signal(SIGPIPE, SIG_IGN);
     tcase_add_checked_fixture(c, set_up, tear_down);
-    tcase_set_timeout(c, 60);
     tcase_add_test(c, reads_ask_the_system_once_a_turn);
     tcase_add_test(c, writes_wait_for_each_other);
     tcase_add_test(c, closing_writes_the_rest);

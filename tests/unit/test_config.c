@@ -400,7 +400,6 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("config");
-    tcase_set_timeout(tc, 60);
     tcase_add_test(tc, good_files);
     tcase_add_test(tc, bad_files);
     tcase_add_test(tc, unreadable_files);

@@ -909,7 +909,6 @@ int main(void)
 {
     TCase *tests = tcase_create("json");
 
-    tcase_set_timeout(tests, 120);
     tcase_add_loop_test(tests, takes, 0, COUNT(taken));
     tcase_add_loop_test(tests, takes_no_part, 0, COUNT(taken));
     tcase_add_loop_test(tests, refuses, 0, COUNT(refused));

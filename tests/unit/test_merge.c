@@ -344,7 +344,6 @@ END_TEST
 int main(void)
 {
     TCase *tests = tcase_create("merge");
-    tcase_set_timeout(tests, 120);
     tcase_add_test(tests, merge_arrays);
     tcase_add_test(tests, sum_numbers);
     tcase_add_test(tests, max_value);

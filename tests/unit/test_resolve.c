@@ -789,7 +789,6 @@ END_TEST
 int main(void)
 {
     TCase *tests = tcase_create("resolve");
-    tcase_set_timeout(tests, 60);
     tcase_add_test(tests, writes);
     tcase_add_test(tests, names_the_limit);
     tcase_add_test(tests, if_version);

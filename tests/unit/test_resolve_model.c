@@ -446,7 +446,6 @@ END_TEST
 int main(void)
 {
     TCase *tests = tcase_create("model");
-    tcase_set_timeout(tests, 120);
     tcase_add_loop_test(tests, agrees_with_the_model, 0, 12);
     return run_tests("resolve_model", tests);
 }

@@ -639,7 +639,6 @@ int main(int argc, char **argv)
     }
     TCase *tc = tcase_create("store");
     tcase_add_checked_fixture(tc, setup, remove_dir);
-    tcase_set_timeout(tc, 120);
     tcase_add_test(tc, keeps_what_it_is_given);
     tcase_add_test(tc, a_killed_writer_loses_nothing);
     tcase_add_test(tc, views_see_all);

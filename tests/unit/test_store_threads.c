@@ -553,7 +553,6 @@ int main(int argc, char **argv)
         return read_until_killed(argv[2]);
     TCase *tc = tcase_create("store-threads");
     tcase_add_checked_fixture(tc, setup, remove_dir);
-    tcase_set_timeout(tc, 60);
     tcase_add_test(tc, a_settled_view_is_one_moment);
     tcase_add_test(tc, a_part_of_a_batch_is_moved_again);
     tcase_add_test(tc, a_recovery_that_is_killed_loses_nothing);

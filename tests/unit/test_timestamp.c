@@ -224,7 +224,6 @@ int main(void)
 {
     TCase *tests = tcase_create("timestamp");
 
-    tcase_set_timeout(tests, 60);
     tcase_add_test(tests, parse_exact);
     tcase_add_test(tests, parse_fraction);
     tcase_add_test(tests, parse_leap);
