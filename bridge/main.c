@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* mqsync-bridge: WebSocket clients on one side, the broker on the other. */
 #include <getopt.h>
+#include <malloc.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -85,6 +86,14 @@ static void be_patient(void)
     sched_setscheduler(0, SCHED_BATCH, &none);
 }
 
+/* Blocks longer than a page of records go back to the system when they are freed. Left to itself the allocator takes
+ * the first of them as a reason to keep the next ones, and what one client's large records took stays in holes. */
+static void return_large_blocks(void)
+{
+    mallopt(M_MMAP_THRESHOLD, 512 * 1024);
+    mallopt(M_TRIM_THRESHOLD, 1024 * 1024);
+}
+
 static enum mqsync_code run(struct mqsync_bridge *b, struct mqsync_error *ret_error)
 {
     struct mqsync_upstream_handler handler;
@@ -163,6 +172,7 @@ int main(int argc, char **argv)
 
     if (status >= 0)
         return status;
+    return_large_blocks();
     setvbuf(stderr, NULL, _IOLBF, 0);
     bridge.metrics.started_ms = mqsync_time_now();
     bridge.config_path = o.config;
