@@ -15,6 +15,7 @@
 
 #define LOG_LIMIT ((size_t)256 * 1024 * 1024)
 #define SYNC_INTERVAL_MS 100
+#define REOPEN_AGAIN_MS 1000
 
 int64_t mqsync_monotonic_ms(void)
 {
@@ -215,7 +216,7 @@ static enum mqsync_code recover(struct mqsync_store *s, struct mqsync_state *sta
 static int write_state(struct mqsync_store *s, const struct mqsync_state *state)
 {
     MDB_txn *txn;
-    int rc = mdb_txn_begin(s->env, NULL, 0, &txn);
+    int rc = s->env ? mdb_txn_begin(s->env, NULL, 0, &txn) : MDB_PANIC;
     if (rc)
         return rc;
     rc = mqsync_state_put(txn, &s->dbis, state);
@@ -421,6 +422,27 @@ enum mqsync_code mqsync_store_open(const struct mqsync_store_options *o, struct 
     return MQSYNC_OK;
 }
 
+/* The mover has ended: in its own table of descriptors the numbers of the new ones would be something else, or nothing.
+ * The lock is held, or nobody else is there any more. */
+static int reopen(struct mqsync_store *s)
+{
+    MDB_txn *txn;
+    if (s->mover_runs)
+        pthread_join(s->mover, NULL);
+    s->mover_runs = false;
+    if (s->read_txn)
+        mdb_txn_abort(s->read_txn);
+    s->read_txn = NULL;
+    s->read_active = false;
+    int rc = mqsync_lmdb_reopen(s->env, s->dir, &s->env, &s->dbis);
+    /* with the first transaction for reading LMDB locks a byte of its file, by a descriptor again */
+    if (rc == 0 && (rc = mqsync_lmdb_begin_read(s->env, &txn)) == 0)
+        mdb_txn_abort(txn);
+    s->want_reopen = rc != 0;
+    s->reopen_ms = mqsync_monotonic_ms() + REOPEN_AGAIN_MS;
+    return rc;
+}
+
 /* --- closing ------------------------------------------------------------------------------------------------------ */
 
 void mqsync_store_close(struct mqsync_store *s)
@@ -434,13 +456,14 @@ void mqsync_store_close(struct mqsync_store *s)
     pthread_mutex_unlock(&s->lock);
     if (s->mover_runs)
         pthread_join(s->mover, NULL);
+    s->mover_runs = false;
     if (s->syncer_runs)
         pthread_join(s->syncer, NULL);
     if (s->read_txn)
         mdb_txn_abort(s->read_txn);
     s->read_txn = NULL;
-    int rc = 0;
-    if (s->frozen)
+    int rc = s->want_reopen ? reopen(s) : 0;
+    if (rc == 0 && s->frozen)
         rc = mqsync_store_move(s, s->frozen, s->log.segment - 1, NULL);
     if (rc == 0 && s->active->n > 0)
         rc = mqsync_store_move(s, s->active, s->log.segment, NULL);
@@ -493,21 +516,30 @@ void mqsync_store_rest(struct mqsync_store *s)
     s->read_active = false;
 }
 
+static void renew_env(struct mqsync_store *s)
+{
+    int rc = 0;
+    if (s->want_map_bytes) /* that it did not fit shows at the next attempt to move, which asks for it again */
+        rc = mqsync_lmdb_grow(s->env, s->want_map_bytes);
+    else if (mqsync_monotonic_ms() < s->reopen_ms || reopen(s) != 0 || start_threads(s, NULL) != MQSYNC_OK)
+        return;
+    s->want_map_bytes = 0;
+    s->retry_now = rc == 0;
+    pthread_cond_signal(&s->wake_mover);
+}
+
 void mqsync_store_let_go(struct mqsync_store *s)
 {
+    bool renew = s->want_map_bytes || s->want_reopen;
     if (s->retired && !s->garbage) {
         s->garbage = s->retired;
         s->retired = NULL;
     }
-    if (s->read_moves != s->moves || s->want_map_bytes)
+    if (s->read_moves != s->moves || renew)
         mqsync_store_rest(s);
     s->read_moves = s->moves;
-    if (s->want_map_bytes && s->views == 0 && !s->moving) {
-        mdb_env_set_mapsize(s->env, s->want_map_bytes); /* that it did not fit shows at the next attempt to move */
-        s->want_map_bytes = 0;
-        s->retry_now = true;
-        pthread_cond_signal(&s->wake_mover);
-    }
+    if (renew && s->views == 0 && !s->moving)
+        renew_env(s);
 }
 
 struct mqsync_collection *mqsync_store_find(struct mqsync_store *s, struct mqsync_slice name)

@@ -91,7 +91,14 @@ enum mqsync_code mqsync_lmdb_fail(struct mqsync_error *e, int rc, const char *do
 /* Opens dir's environment. write: creates what is missing. map_bytes 0: as large as the file needs, at least 1 GiB. */
 enum mqsync_code mqsync_lmdb_open(const char *dir, bool write, size_t map_bytes, MDB_env **ret_env,
                                   struct mqsync_dbis *ret_dbis, struct mqsync_error *ret_error);
-/* A read transaction; takes a map that another process has grown in its stride. */
+/* Opens again what the caller has open for writing, and has no transaction in: after MDB_PANIC, which is LMDB's word
+ * for a write that failed where it does not know any more what the file says, nothing else helps. Closes env (NULL is
+ * fine) in any case. LMDB's codes. */
+int mqsync_lmdb_reopen(MDB_env *env, const char *dir, MDB_env **ret_env, struct mqsync_dbis *ret_dbis);
+/* Makes the map up to `bytes` large, if there is room for more than it has: LMDB gives the old one up first, and is
+ * left with pointers to nothing if it does not get a new one. There must be no transaction. */
+int mqsync_lmdb_grow(MDB_env *env, size_t bytes);
+/* A read transaction; takes a map that another process has grown in its stride. MDB_PANIC without an env. */
 int mqsync_lmdb_begin_read(MDB_env *env, MDB_txn **ret);
 /* MDB_NOTFOUND for a new database. Refuses a newer format with MDB_VERSION_MISMATCH. */
 int mqsync_state_get(MDB_txn *txn, const struct mqsync_dbis *d, struct mqsync_state *ret);
@@ -275,7 +282,7 @@ struct mqsync_store {
     char *dir;
     struct mqsync_store_options o; /* dir, boot_id: not used after open */
     int lock_fd;
-    MDB_env *env;
+    MDB_env *env; /* NULL: could not be opened again */
     struct mqsync_dbis dbis;
     char epoch[33];
     unsigned char epoch_bytes[16];
@@ -305,6 +312,8 @@ struct mqsync_store {
     unsigned settling;       /* threads that wait for their settled view */
     uint64_t settle_target;  /* the segment that the last of them waits for */
     size_t want_map_bytes;   /* not 0: the map is full; the writer, whose pointers lead into it, makes it this large */
+    int64_t reopen_ms;       /* monotonic; not before */
+    bool want_reopen;        /* LMDB has given up: the writer opens it again */
     bool large;              /* the database: a page holds a small part of it */
     bool promises_power;     /* LMDB says state.power, so a power cut now must lose nothing */
     bool failing;

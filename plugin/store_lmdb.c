@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -24,10 +25,13 @@ enum mqsync_code mqsync_lmdb_fail(struct mqsync_error *e, int rc, const char *do
     case MDB_INVALID:
     case MDB_CORRUPTED:
     case MDB_PAGE_NOTFOUND:
-    case MDB_PANIC:
         return mqsync_fail(e, MQSYNC_SERVER_ERROR,
                            "%s %s: the database is damaged (%s); restore a backup with mqsyncctl restore", doing, dir,
                            mdb_strerror(rc));
+    case MDB_PANIC:
+        return mqsync_fail(e, MQSYNC_SERVER_ERROR,
+                           "%s %s: the disk did not take the end of a transaction; the database is opened again", doing,
+                           dir);
     case MDB_VERSION_MISMATCH:
         return mqsync_fail(e, MQSYNC_SERVER_ERROR, "%s %s: written by a newer mqsync (or LMDB); install that version",
                            doing, dir);
@@ -208,11 +212,63 @@ enum mqsync_code mqsync_lmdb_open(const char *dir, bool write, size_t map_bytes,
     return MQSYNC_OK;
 }
 
+int mqsync_lmdb_reopen(MDB_env *env, const char *dir, MDB_env **ret_env, struct mqsync_dbis *ret_dbis)
+{
+    MDB_envinfo info = {.me_mapsize = first_map_bytes(dir, 0)};
+    if (env) {
+        mdb_env_info(env, &info);
+        mdb_env_close(env); /* an environment may be open once in a process */
+    }
+    *ret_env = NULL;
+    int rc = open_env(dir, true, info.me_mapsize, &env);
+    if (rc == 0 && (rc = open_dbis(env, true, ret_dbis)) != 0)
+        mdb_env_close(env);
+    if (rc == 0)
+        *ret_env = env;
+    return rc;
+}
+
+/* Whether there is room for a map of that size, beside the one there is. */
+static bool can_map(MDB_env *env, size_t bytes)
+{
+    int fd;
+    void *p = mdb_env_get_fd(env, &fd) == 0 ? mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
+    if (p != MAP_FAILED)
+        munmap(p, bytes);
+    return p != MAP_FAILED;
+}
+
+int mqsync_lmdb_grow(MDB_env *env, size_t bytes)
+{
+    MDB_envinfo info;
+    mdb_env_info(env, &info);
+    if (bytes <= info.me_mapsize)
+        return ENOMEM;
+    for (size_t more = bytes - info.me_mapsize; more >= bytes / 16; more = (more / 2) & ~(size_t)0xFFFF) {
+        if (can_map(env, info.me_mapsize + more))
+            return mdb_env_set_mapsize(env, info.me_mapsize + more);
+    }
+    return ENOMEM;
+}
+
+/* As large as the file is by now. */
+static int follow_map(MDB_env *env)
+{
+    MDB_envinfo info;
+    MDB_stat pages;
+    mdb_env_info(env, &info);
+    mdb_env_stat(env, &pages);
+    size_t size = info.me_mapsize;
+    while (size / pages.ms_psize <= info.me_last_pgno && size < SIZE_MAX / 4)
+        size *= 2;
+    return can_map(env, size) ? mdb_env_set_mapsize(env, size) : ENOMEM;
+}
+
 int mqsync_lmdb_begin_read(MDB_env *env, MDB_txn **ret)
 {
-    int rc = mdb_txn_begin(env, NULL, MDB_RDONLY, ret);
+    int rc = env ? mdb_txn_begin(env, NULL, MDB_RDONLY, ret) : MDB_PANIC;
     if (rc == MDB_MAP_RESIZED) {
-        rc = mdb_env_set_mapsize(env, 0);
+        rc = follow_map(env);
         if (rc == 0)
             rc = mdb_txn_begin(env, NULL, MDB_RDONLY, ret);
     }

@@ -123,7 +123,7 @@ static void collect(struct move *m, const struct mqsync_table *table)
 static void begin(struct move *m)
 {
     if (m->rc == 0)
-        m->rc = mdb_txn_begin(m->s->env, NULL, 0, &m->txn);
+        m->rc = m->s->env ? mdb_txn_begin(m->s->env, NULL, 0, &m->txn) : MDB_PANIC;
     m->txn_n = 0;
 }
 
@@ -403,6 +403,20 @@ static void keep_recent(struct mqsync_store *s, struct mqsync_table *table)
     s->recent = table;
 }
 
+/* What the writer has to do before the next attempt can succeed. The lock is held. */
+static void ask_writer(struct mqsync_store *s, int rc)
+{
+    MDB_envinfo info;
+    MDB_txn *txn;
+    if (rc == MDB_MAP_FULL) {
+        mdb_env_info(s->env, &info);
+        s->want_map_bytes = info.me_mapsize * 2;
+    } else if ((rc = mqsync_lmdb_begin_read(s->env, &txn)) == 0) {
+        mdb_txn_abort(txn);
+    }
+    s->want_reopen = rc == MDB_PANIC;
+}
+
 /* Freezes what there is (unless an earlier attempt did) and moves it. The lock is held on entry and exit, not during
  * the move. Returns the number of tombstones forgotten. */
 static unsigned move_now(struct mqsync_store *s, int64_t *logged_ms)
@@ -427,11 +441,7 @@ static unsigned move_now(struct mqsync_store *s, int64_t *logged_ms)
     pthread_mutex_lock(&s->lock);
     s->moving = false;
     if (rc) {
-        if (rc == MDB_MAP_FULL) {
-            MDB_envinfo info;
-            mdb_env_info(s->env, &info);
-            s->want_map_bytes = info.me_mapsize * 2;
-        }
+        ask_writer(s, rc);
         failed(s, rc == EIO ? "the disk is full or failing" : mdb_strerror(rc), logged_ms);
         return 0;
     }
@@ -502,7 +512,7 @@ void *mqsync_store_mover(void *store)
     int64_t logged_ms = 0, retry_ms = 0, forget_ms = mqsync_monotonic_ms();
     mqsync_thread_own_files(s->dir);
     pthread_mutex_lock(&s->lock);
-    while (!s->stop) {
+    while (!s->stop && !s->want_reopen) {
         if (s->garbage)
             let_garbage_go(s);
         /* a view that waited for the last move is opened before the next one begins */

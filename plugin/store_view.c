@@ -173,11 +173,11 @@ static void uncount_view(struct mqsync_store *s)
 enum mqsync_code mqsync_view_settled(struct mqsync_store *s, unsigned timeout_ms, struct mqsync_view **ret,
                                      struct mqsync_error *ret_error)
 {
-    struct mqsync_reader as_others = {s->dir, s->env, s->dbis};
     struct mqsync_view *v = NULL;
     MDB_txn *txn;
     enum mqsync_code code = MQSYNC_SERVER_ERROR;
     int rc = mqsync_store_settle(s, timeout_ms, &txn);
+    struct mqsync_reader as_others = {s->dir, s->env, s->dbis}; /* which stay while the view is counted */
     if (rc == 0)
         code = settled_view(s, txn, &v, ret_error);
     else if (rc == EAGAIN)
