@@ -99,7 +99,8 @@ void mqsync_store_stat(struct mqsync_store *s, struct mqsync_store_stat *ret); /
 struct mqsync_view;
 
 /* On the writer's thread: the newest state, without waiting. Valid until the next mqsync_store_put. For short walks:
- * one by seq gives up with MQSYNC_CONFLICT when there is too much to pass over (mqsync_walk_count says max then). */
+ * one by seq gives up with MQSYNC_CONFLICT when there is too much to pass over (mqsync_walk_count says UINT64_MAX
+ * then). */
 enum mqsync_code mqsync_view_newest(struct mqsync_store *s, struct mqsync_view **ret, struct mqsync_error *ret_error);
 /* On any other thread of the writer's process: a view of what has been put by now at least. Has it moved into LMDB
  * first; when the disk is full, or takes longer than timeout_ms, reads the log as another process would. May be kept

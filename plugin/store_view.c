@@ -431,7 +431,12 @@ static int record_of_row(struct mqsync_view *v, const MDB_val *row, struct mqsyn
         rc = MDB_CORRUPTED;
     if (rc == 0 && head.seq != mqsync_key_seq(row))
         rc = MDB_NOTFOUND;
-    return rc == MDB_NOTFOUND && v->hasty && v->patience-- == 0 ? EAGAIN : rc;
+    if (rc != MDB_NOTFOUND || !v->hasty)
+        return rc;
+    if (v->patience == 0)
+        return EAGAIN;
+    v->patience--;
+    return MDB_NOTFOUND;
 }
 
 /* Moves LMDB's side on to a row of this collection that counts. EAGAIN: there are too many that do not. */
@@ -540,8 +545,8 @@ enum mqsync_code mqsync_walk_next(struct mqsync_walk *w, struct mqsync_slice *re
     return code;
 }
 
-/* What LMDB has. By the rows and the notes alone, since to look at each record takes longer; but who is in haste counts
- * few, and the notes are many. */
+/* What LMDB has; UINT64_MAX when there is too much to pass over. By the rows and the notes alone, since to look at each
+ * record takes longer; but who is in haste counts few, and the notes are many. */
 static uint64_t count_rows(struct mqsync_walk *w, MDB_cursor *cursor, uint64_t max)
 {
     struct mqsync_view *v = w->view;
@@ -560,7 +565,7 @@ static uint64_t count_rows(struct mqsync_walk *w, MDB_cursor *cursor, uint64_t m
             continue;
         int found = noted ? 0 : record_of_row(v, &key, id, &record);
         if (found == EAGAIN) {
-            n = max;
+            n = UINT64_MAX;
             break;
         }
         n += found == 0;
@@ -575,9 +580,9 @@ uint64_t mqsync_walk_count(struct mqsync_walk *w, uint64_t max)
     MDB_cursor *cursor;
     if (!w->by_seq || w->below_done || n >= max || mdb_cursor_open(w->view->txn, w->view->dbis->changes, &cursor) != 0)
         return n < max ? n : max;
-    n += count_rows(w, cursor, max - n);
+    uint64_t below = count_rows(w, cursor, max - n);
     mdb_cursor_close(cursor);
-    return n;
+    return below == UINT64_MAX ? below : n + below;
 }
 
 void mqsync_walk_close(struct mqsync_walk *w)
