@@ -472,8 +472,8 @@ static void emit(struct mqsync_plugin *p, struct mqsync_request *r, struct emiss
     if (e->winner)
         mqsync_answer_send(p, r);
     mqsync_answer_ack(p, r, o->version, o->seq, false);
-    if (e->record)
-        mqsync_retain_publish(p, r->message.collection, r->message.record_id);
+    if (e->record && !mqsync_retain_publish(p, r->message.collection, r->message.record_id))
+        mqsync_retain_missed(p);
     if (!through_queue(p, r) || !publish(p, r, e))
         forward(p, r, e);
     if (e->followers) { /* after the event itself, where both are in the broker's queue */

@@ -7,7 +7,14 @@
 #include "answer.h"
 #include "log.h"
 
-enum { RECORD_QOS = 1, SLICE_RECORDS = 256, SLICE_BYTES = 1 << 20, SLICE_US = 2000, PAUSE_US = 10000 };
+enum {
+    RECORD_QOS = 1,
+    SLICE_RECORDS = 256,
+    SLICE_BYTES = 1 << 20,
+    SLICE_US = 2000,
+    PAUSE_US = 10000,
+    RETRY_US = 1000000, /* when memory or disk have failed */
+};
 
 struct job {
     struct job *next;
@@ -20,6 +27,8 @@ struct mqsync_retainer {
     struct job *first;
     uint64_t published;
     int64_t next_us; /* not before: what else the broker has to do comes first */
+    bool missed;     /* something is not in the list that ought to be: all of them are */
+    bool complained;
 };
 
 struct mqsync_retainer *mqsync_retainer_alloc(void)
@@ -64,15 +73,28 @@ bool mqsync_retain_compose(struct mqsync_plugin *p, struct mqsync_slice id, cons
     return !out->failed;
 }
 
-void mqsync_retain_publish(struct mqsync_plugin *p, struct mqsync_slice collection, struct mqsync_slice id)
+bool mqsync_retain_publish(struct mqsync_plugin *p, struct mqsync_slice collection, struct mqsync_slice id)
 {
     const char *topic = mqsync_answer_record_topic(p, collection, "rec", id);
 
-    if (!topic)
-        return;
     /* publish_copy copies from its argument even when there is nothing to copy */
-    mosquitto_broker_publish_copy(NULL, topic, (int)p->scratch.record.n, p->scratch.record.n ? p->scratch.record.p : "",
-                                  RECORD_QOS, true, NULL);
+    return topic && mosquitto_broker_publish_copy(NULL, topic, (int)p->scratch.record.n,
+                                                  p->scratch.record.n ? p->scratch.record.p : "", RECORD_QOS, true,
+                                                  NULL) != MOSQ_ERR_NOMEM;
+}
+
+void mqsync_retain_missed(struct mqsync_plugin *p)
+{
+    p->retainer->missed = true;
+}
+
+static void complain(struct mqsync_retainer *t, const char *collection, const struct mqsync_error *error)
+{
+    t->next_us = mqsync_monotonic_us() + RETRY_US;
+    if (!t->complained)
+        mqsync_log(MQSYNC_LOG_ERROR, "MQS1015", "retained records of %s are not brought up to date yet: %s", collection,
+                   error->text);
+    t->complained = true;
 }
 
 struct starting {
@@ -111,8 +133,10 @@ static bool queue_collection(void *context, const struct mqsync_collection_stat 
     if (now == is_retained(s->before, stat->name) || stat->name.n > MQSYNC_MAX_COLLECTION)
         return true;
     struct job *job = calloc(1, sizeof(*job));
-    if (!job)
+    if (!job) {
+        s->plugin->retainer->missed = true;
         return false;
+    }
     memcpy(job->collection, stat->name.p, stat->name.n);
     job->clear = !now;
     job->next = s->plugin->retainer->first;
@@ -127,12 +151,15 @@ void mqsync_retain_start(struct mqsync_plugin *p, const struct mqsync_config *be
     struct mqsync_error error;
 
     drop_changed(&s);
-    if (mqsync_view_newest(p->store, &view, &error) != MQSYNC_OK) {
-        mqsync_log(MQSYNC_LOG_ERROR, "MQS1015", "retained records are not brought up to date: %s", error.text);
-        return;
+    enum mqsync_code code = mqsync_view_newest(p->store, &view, &error);
+    if (code == MQSYNC_OK) {
+        code = mqsync_view_collections(view, queue_collection, &s, &error);
+        mqsync_view_close(view);
     }
-    mqsync_view_collections(view, queue_collection, &s);
-    mqsync_view_close(view);
+    if (code != MQSYNC_OK) {
+        p->retainer->missed = true;
+        complain(p->retainer, "all collections", &error);
+    }
 }
 
 /* Publishes records from job->after on until the slice is over. Returns MQSYNC_RECORD_NOT_FOUND at the collection's
@@ -155,7 +182,8 @@ static enum mqsync_code walk_slice(struct mqsync_plugin *p, struct job *job, str
             mqsync_buf_clear(&p->scratch.record);
         else if (!mqsync_retain_compose(p, id, record))
             return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
-        mqsync_retain_publish(p, collection, id);
+        if (!mqsync_retain_publish(p, collection, id))
+            return mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
         p->retainer->published++;
         bytes += p->scratch.record.n;
         memcpy(job->after, id.p, id.n);
@@ -166,13 +194,20 @@ static enum mqsync_code walk_slice(struct mqsync_plugin *p, struct job *job, str
 
 void mqsync_retain_continue(struct mqsync_plugin *p)
 {
-    struct job *job = p->retainer->first;
+    struct job *job;
     struct mqsync_view *view;
     struct mqsync_walk *walk = NULL;
     struct mqsync_error error;
     enum mqsync_code code;
 
-    if (!job || mqsync_monotonic_us() < p->retainer->next_us)
+    if (mqsync_monotonic_us() < p->retainer->next_us)
+        return;
+    if (p->retainer->missed && !p->retainer->first) {
+        p->retainer->missed = false;
+        mqsync_retain_start(p, NULL);
+    }
+    job = p->retainer->first;
+    if (!job)
         return;
     code = mqsync_view_newest(p->store, &view, &error);
     if (code == MQSYNC_OK) {
@@ -186,10 +221,12 @@ void mqsync_retain_continue(struct mqsync_plugin *p)
     p->retainer->next_us = mqsync_monotonic_us() + PAUSE_US;
     if (code == MQSYNC_OK)
         return;
-    if (code != MQSYNC_RECORD_NOT_FOUND)
-        mqsync_log(MQSYNC_LOG_ERROR, "MQS1015", "retained records of %s are not brought up to date: %s",
-                   job->collection, error.text);
+    if (code != MQSYNC_RECORD_NOT_FOUND) {
+        complain(p->retainer, job->collection, &error);
+        return;
+    }
     drop_first(p->retainer);
+    p->retainer->complained = false;
     if (!p->retainer->first) {
         mqsync_log(MQSYNC_LOG_INFO, "MQS1012", "retained records are up to date (%" PRIu64 " published)",
                    p->retainer->published);
@@ -199,5 +236,5 @@ void mqsync_retain_continue(struct mqsync_plugin *p)
 
 bool mqsync_retain_busy(const struct mqsync_retainer *t)
 {
-    return t->first;
+    return t->first || t->missed;
 }

@@ -11,12 +11,14 @@ void mqsync_retainer_free(struct mqsync_retainer *t);
 /* Makes the retained message of record in p->scratch.record: the record, nothing for a tombstone. False: out of memory.
  */
 bool mqsync_retain_compose(struct mqsync_plugin *p, struct mqsync_slice id, const struct mqsync_record *record);
-/* Publishes p->scratch.record. Uses p->scratch.topic. */
-void mqsync_retain_publish(struct mqsync_plugin *p, struct mqsync_slice collection, struct mqsync_slice id);
+/* Publishes p->scratch.record. Uses p->scratch.topic. False: out of memory. */
+bool mqsync_retain_publish(struct mqsync_plugin *p, struct mqsync_slice collection, struct mqsync_slice id);
 
 /* Queues every collection whose topics have to be brought up to date: those that are retained and were not under
  * `before` (NULL: none was), published record by record; and those that were and are no longer, cleared. */
 void mqsync_retain_start(struct mqsync_plugin *p, const struct mqsync_config *before);
+/* What was published last is not the last there is: all retained records are brought up to date once more. */
+void mqsync_retain_missed(struct mqsync_plugin *p);
 /* Does a bounded piece of that work; a walk over the newest state each time, so that it never overtakes a write. */
 void mqsync_retain_continue(struct mqsync_plugin *p);
 bool mqsync_retain_busy(const struct mqsync_retainer *t);

@@ -120,8 +120,9 @@ const char *mqsync_view_epoch(const struct mqsync_view *v);
 /* false: no such collection. */
 bool mqsync_view_collection(struct mqsync_view *v, struct mqsync_slice name, struct mqsync_collection_stat *ret);
 /* Calls back for each collection, in name order, until it returns false. */
-void mqsync_view_collections(struct mqsync_view *v,
-                             bool (*each)(void *context, const struct mqsync_collection_stat *stat), void *context);
+enum mqsync_code mqsync_view_collections(struct mqsync_view *v,
+                                         bool (*each)(void *context, const struct mqsync_collection_stat *stat),
+                                         void *context, struct mqsync_error *ret_error);
 enum mqsync_code mqsync_view_get(struct mqsync_view *v, struct mqsync_slice collection, struct mqsync_slice id,
                                  struct mqsync_record *ret, struct mqsync_error *ret_error);
 

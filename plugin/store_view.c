@@ -261,13 +261,13 @@ static int by_name(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
-static void each_in_memory(const struct mqsync_collections *all,
+static bool each_in_memory(const struct mqsync_collections *all,
                            bool (*each)(void *, const struct mqsync_collection_stat *), void *context)
 {
     struct mqsync_collection **sorted = malloc((all->n + 1) * sizeof *sorted);
     size_t n = 0;
     if (!sorted)
-        return;
+        return false;
     for (size_t i = 0; i < all->by_cid_n; i++) {
         if (all->by_cid[i])
             sorted[n++] = all->by_cid[i];
@@ -280,20 +280,23 @@ static void each_in_memory(const struct mqsync_collections *all,
             break;
     }
     free(sorted);
+    return true;
 }
 
-void mqsync_view_collections(struct mqsync_view *v,
-                             bool (*each)(void *context, const struct mqsync_collection_stat *stat), void *context)
+enum mqsync_code mqsync_view_collections(struct mqsync_view *v,
+                                         bool (*each)(void *context, const struct mqsync_collection_stat *stat),
+                                         void *context, struct mqsync_error *ret_error)
 {
-    if (v->collections) {
-        each_in_memory(v->collections, each, context);
-        return;
-    }
+    if (v->collections)
+        return each_in_memory(v->collections, each, context)
+                   ? MQSYNC_OK
+                   : mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
     MDB_cursor *cursor;
     MDB_val key, value;
-    if (mdb_cursor_open(v->txn, v->dbis->collections, &cursor) != 0)
-        return;
-    for (int rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST); rc == 0;
+    int rc = mdb_cursor_open(v->txn, v->dbis->collections, &cursor);
+    if (rc)
+        return mqsync_lmdb_fail(ret_error, rc, "cannot read", "the database");
+    for (rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST); rc == 0;
          rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
         uint32_t cid;
         struct mqsync_collection_stat stat;
@@ -301,6 +304,7 @@ void mqsync_view_collections(struct mqsync_view *v,
             break;
     }
     mdb_cursor_close(cursor);
+    return rc && rc != MDB_NOTFOUND ? mqsync_lmdb_fail(ret_error, rc, "cannot read", "the database") : MQSYNC_OK;
 }
 
 static const struct mqsync_entry *find_overlaid(const struct mqsync_view *v, uint32_t cid, struct mqsync_slice id)

@@ -149,6 +149,14 @@ static void report(const struct export *x)
                (unsigned long long)x->tombstones, x->ctl->output);
 }
 
+static void each_collection(struct export *x, bool (*each)(void *, const struct mqsync_collection_stat *),
+                            void *context)
+{
+    enum mqsync_code code = mqsync_view_collections(x->view, each, context, &x->error);
+    if (code != MQSYNC_OK)
+        x->code = code;
+}
+
 static int export_all(struct export *x)
 {
     struct mqsync_collection_stat one;
@@ -164,7 +172,7 @@ static int export_all(struct export *x)
     if (name)
         total = one.records;
     else
-        mqsync_view_collections(x->view, count_collection, &total);
+        each_collection(x, count_collection, &total);
     mqsync_ctl_catch_interrupts();
     /* records that go to the terminal would run into the bar */
     mqsync_progress_begin(&x->progress, x->ctl->quiet || (x->out == stdout && isatty(STDOUT_FILENO)), "export",
@@ -172,7 +180,7 @@ static int export_all(struct export *x)
     if (name)
         export_collection(x, &one);
     else
-        mqsync_view_collections(x->view, export_collection, x);
+        each_collection(x, export_collection, x);
     if (x->code == MQSYNC_OK)
         write_lines(x);
     if (x->code || mqsync_ctl_interrupted)

@@ -92,7 +92,7 @@ int mqsync_ctl_stat(struct mqsync_ctl *c)
     int status = mqsync_ctl_open(c, &reader, &t.view);
     if (status)
         return status;
-    mqsync_view_collections(t.view, add_collection, &t);
+    t.failed = mqsync_view_collections(t.view, add_collection, &t, &t.error) != MQSYNC_OK || t.failed;
     if (t.failed)
         status = mqsync_ctl_store_failed(&t.error);
     else
