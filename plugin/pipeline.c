@@ -49,10 +49,19 @@ static enum mqsync_code decode_short(struct mqsync_plugin *p, struct mqsync_requ
     return mqsync_data_decode(payload, &p->scratch.message, &m->data, &r->error);
 }
 
+static enum mqsync_code out_of_memory(struct mqsync_request *r)
+{
+    return mqsync_fail(&r->error, MQSYNC_SERVER_ERROR, "out of memory");
+}
+
 static enum mqsync_code decode(struct mqsync_plugin *p, struct mqsync_request *r)
 {
     struct mqsync_slice payload = {r->event->payload, r->event->payloadlen};
 
+    /* without a userId that was given the write would be somebody else's, without an ifVersion it would be no question
+     */
+    if (r->event->properties && !mqsync_properties_read(r->event->properties, &r->properties))
+        return out_of_memory(r);
     switch (r->topic.kind) {
     case MQSYNC_TOPIC_CMD:
         break;
@@ -610,8 +619,6 @@ int mqsync_pipeline_run(struct mqsync_plugin *p, struct mosquitto_evt_message *e
     r.client_id = mosquitto_client_id(event->client);
     mqsync_topic_parse(mqsync_plugin_root(p), mqsync_slice_str(event->topic), &r.topic);
     expect(p, &r);
-    if (event->properties)
-        mqsync_properties_read(event->properties, &r.properties);
     result = run(p, &r);
     if (event->properties || r.properties.any)
         mqsync_properties_free(&r.properties);

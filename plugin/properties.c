@@ -36,7 +36,7 @@ static bool names_owner(const char *name)
 }
 
 /* Takes the value over. */
-static void add_role(struct mqsync_properties *p, char *value)
+static bool add_role(struct mqsync_properties *p, char *value)
 {
     if (!p->roles)
         p->roles = calloc(MQSYNC_ROLES_MAX, sizeof(*p->roles));
@@ -44,6 +44,7 @@ static void add_role(struct mqsync_properties *p, char *value)
         p->roles[p->roles_n++] = mqsync_slice_str(value);
     else
         free(value);
+    return p->roles;
 }
 
 static void take(char **place, char *value)
@@ -70,62 +71,73 @@ static bool read_pair(const mosquitto_property *item, char **ret_name, char **re
     return false;
 }
 
-static void read_user_property(const mosquitto_property *item, struct mqsync_properties *ret)
+static bool read_user_property(const mosquitto_property *item, struct mqsync_properties *ret)
 {
     char *name, *value;
     char **place;
+    bool ok = true;
 
     if (!read_pair(item, &name, &value))
-        return;
+        return false;
     place = place_of(ret, name);
     if (place) {
         ret->any = true;
         take(place, value);
     } else if (strcmp(name, role) == 0) {
         ret->any = true;
-        add_role(ret, value);
+        ok = add_role(ret, value);
     } else {
         ret->owner |= names_owner(name);
         free(value);
     }
     free(name);
+    return ok;
 }
 
-static void read_response_topic(const mosquitto_property *item, struct mqsync_properties *ret)
+static bool read_response_topic(const mosquitto_property *item, struct mqsync_properties *ret)
 {
     char *topic = NULL;
 
     ret->any = true;
     if (!mosquitto_property_read_string(item, MQTT_PROP_RESPONSE_TOPIC, &topic, false))
-        return;
+        return false;
     if (topic && topic[0] && mosquitto_pub_topic_check(topic) == MOSQ_ERR_SUCCESS)
         take(&ret->response_topic, topic);
     else
         free(topic);
+    return true;
 }
 
-void mqsync_properties_read(const mosquitto_property *list, struct mqsync_properties *ret)
+static bool read_correlation(const mosquitto_property *item, struct mqsync_properties *ret)
 {
-    for (const mosquitto_property *item = list; item; item = mosquitto_property_next(item)) {
+    ret->any = true;
+    free(ret->correlation);
+    ret->correlation = NULL;
+    ret->correlation_n = 0;
+    return mosquitto_property_read_binary(item, MQTT_PROP_CORRELATION_DATA, &ret->correlation, &ret->correlation_n,
+                                          false);
+}
+
+bool mqsync_properties_read(const mosquitto_property *list, struct mqsync_properties *ret)
+{
+    bool ok = true;
+
+    for (const mosquitto_property *item = list; item && ok; item = mosquitto_property_next(item)) {
         switch (mosquitto_property_identifier(item)) {
         case MQTT_PROP_USER_PROPERTY:
-            read_user_property(item, ret);
+            ok = read_user_property(item, ret);
             break;
         case MQTT_PROP_RESPONSE_TOPIC:
-            read_response_topic(item, ret);
+            ok = read_response_topic(item, ret);
             break;
         case MQTT_PROP_CORRELATION_DATA:
-            ret->any = true;
-            free(ret->correlation);
-            ret->correlation = NULL;
-            ret->correlation_n = 0;
-            mosquitto_property_read_binary(item, MQTT_PROP_CORRELATION_DATA, &ret->correlation, &ret->correlation_n,
-                                           false);
+            ok = read_correlation(item, ret);
             break;
         default:
             break;
         }
     }
+    return ok;
 }
 
 void mqsync_properties_free(struct mqsync_properties *p)

@@ -21,8 +21,9 @@ struct mqsync_properties {
     bool owner; /* there is one that on events of a collection with `owner` says whose the record is */
 };
 
-/* Fills *ret (zeroed by the caller) from a list that may be NULL. Unknown ones are left alone. */
-void mqsync_properties_read(const mosquitto_property *list, struct mqsync_properties *ret);
+/* Fills *ret (zeroed by the caller) from a list that may be NULL. Unknown ones are left alone. False: out of memory,
+ * something is missing. */
+bool mqsync_properties_read(const mosquitto_property *list, struct mqsync_properties *ret);
 void mqsync_properties_free(struct mqsync_properties *p);
 
 /* Puts the metadata into a message of the short form. A value that is none is MQSYNC_INVALID_MESSAGE naming the
