@@ -30,21 +30,25 @@ static const char *topic_of(struct mqsync_plugin *p, const struct mqsync_request
                                         : default_topic(p, r->topic.collection, r->client_id);
 }
 
-/* Takes properties over. */
-static void send_with(const char *client_id, const char *topic, const void *correlation, uint16_t correlation_n,
+/* Takes properties over. False: out of memory. What the broker refuses for another reason it would refuse again. */
+static bool send_with(const char *client_id, const char *topic, const void *correlation, uint16_t correlation_n,
                       uint8_t qos, struct mqsync_slice answer, mosquitto_property *properties)
 {
-    if (answer.n > INT32_MAX ||
-        (correlation &&
-         mosquitto_property_add_binary(&properties, MQTT_PROP_CORRELATION_DATA, correlation, correlation_n)) ||
-        mosquitto_broker_publish_copy(client_id, topic, (int)answer.n, answer.p, qos, false, properties))
+    int result = answer.n > INT32_MAX ? MOSQ_ERR_PAYLOAD_SIZE : MOSQ_ERR_SUCCESS;
+
+    if (!result && correlation)
+        result = mosquitto_property_add_binary(&properties, MQTT_PROP_CORRELATION_DATA, correlation, correlation_n);
+    if (!result)
+        result = mosquitto_broker_publish_copy(client_id, topic, (int)answer.n, answer.p, qos, false, properties);
+    if (result)
         mosquitto_property_free_all(&properties);
+    return result != MOSQ_ERR_NOMEM;
 }
 
-static void send_to(const char *client_id, const char *topic, const void *correlation, uint16_t correlation_n,
+static bool send_to(const char *client_id, const char *topic, const void *correlation, uint16_t correlation_n,
                     uint8_t qos, struct mqsync_slice answer)
 {
-    send_with(client_id, topic, correlation, correlation_n, qos, answer, NULL);
+    return send_with(client_id, topic, correlation, correlation_n, qos, answer, NULL);
 }
 
 bool mqsync_address_copy(struct mqsync_plugin *p, const struct mqsync_request *r, struct mqsync_address *ret)
@@ -74,9 +78,9 @@ void mqsync_address_free(struct mqsync_address *a)
     free(a->correlation);
 }
 
-void mqsync_address_send(const struct mqsync_address *a, struct mqsync_slice answer)
+bool mqsync_address_send(const struct mqsync_address *a, struct mqsync_slice answer)
 {
-    send_to(a->client_id, a->topic, a->correlation, a->correlation_n, a->qos, answer);
+    return send_to(a->client_id, a->topic, a->correlation, a->correlation_n, a->qos, answer);
 }
 
 void mqsync_address_send_event(const struct mqsync_address *a, struct mqsync_slice event, uint8_t qos,
@@ -88,16 +92,19 @@ void mqsync_address_send_event(const struct mqsync_address *a, struct mqsync_sli
         send_with(a->client_id, a->topic, a->correlation, a->correlation_n, qos < a->qos ? qos : a->qos, event, copy);
 }
 
-void mqsync_answer_send(struct mqsync_plugin *p, const struct mqsync_request *r)
+bool mqsync_answer_send(struct mqsync_plugin *p, const struct mqsync_request *r)
 {
     const char *topic;
 
-    if (!r->client_id || p->scratch.answer.failed)
-        return;
+    if (!r->client_id)
+        return true;
+    if (p->scratch.answer.failed)
+        return false;
     topic = topic_of(p, r);
-    if (topic)
-        send_to(r->client_id, topic, r->properties.correlation, r->properties.correlation_n, r->event->qos,
-                mqsync_buf_slice(&p->scratch.answer));
+    if (!topic)
+        return !p->scratch.topic.failed;
+    return send_to(r->client_id, topic, r->properties.correlation, r->properties.correlation_n, r->event->qos,
+                   mqsync_buf_slice(&p->scratch.answer));
 }
 
 void mqsync_answer_tell(struct mqsync_plugin *p, struct mqsync_slice collection, const char *client_id, uint8_t qos)
@@ -108,7 +115,7 @@ void mqsync_answer_tell(struct mqsync_plugin *p, struct mqsync_slice collection,
         send_to(client_id, topic, NULL, 0, qos, mqsync_buf_slice(&p->scratch.answer));
 }
 
-void mqsync_answer_error(struct mqsync_plugin *p, const struct mqsync_request *r)
+bool mqsync_answer_error(struct mqsync_plugin *p, const struct mqsync_request *r)
 {
     const struct mqsync_message *m = &r->message;
 
@@ -116,7 +123,7 @@ void mqsync_answer_error(struct mqsync_plugin *p, const struct mqsync_request *r
     mqsync_error_encode(&p->scratch.answer, &r->error, m->collection.n ? m->collection : r->topic.collection,
                         m->record_id.n ? m->record_id : r->topic.record_id, m->mutation_id, r->error_has_version,
                         r->error_version);
-    mqsync_answer_send(p, r);
+    return mqsync_answer_send(p, r);
 }
 
 void mqsync_answer_ack(struct mqsync_plugin *p, const struct mqsync_request *r, uint64_t version, uint64_t seq,
@@ -130,15 +137,15 @@ void mqsync_answer_ack(struct mqsync_plugin *p, const struct mqsync_request *r, 
     mqsync_answer_send(p, r);
 }
 
-void mqsync_answer_plain(struct mqsync_plugin *p, const struct mqsync_request *r, const char *type,
+bool mqsync_answer_plain(struct mqsync_plugin *p, const struct mqsync_request *r, const char *type,
                          struct mqsync_slice collection)
 {
     mqsync_buf_clear(&p->scratch.answer);
     mqsync_plain_encode(&p->scratch.answer, type, collection);
-    mqsync_answer_send(p, r);
+    return mqsync_answer_send(p, r);
 }
 
-void mqsync_answer_compose_winner(struct mqsync_plugin *p, const struct mqsync_request *r,
+bool mqsync_answer_compose_winner(struct mqsync_plugin *p, const struct mqsync_request *r,
                                   const struct mqsync_record *winner)
 {
     struct mqsync_event event = {
@@ -154,6 +161,7 @@ void mqsync_answer_compose_winner(struct mqsync_plugin *p, const struct mqsync_r
     };
     mqsync_buf_clear(&p->scratch.answer);
     mqsync_event_encode(&p->scratch.answer, &event);
+    return !p->scratch.answer.failed;
 }
 
 const char *mqsync_answer_record_topic(struct mqsync_plugin *p, struct mqsync_slice collection, const char *level,

@@ -18,28 +18,29 @@ struct mqsync_address {
 /* Copies out of r, whose client_id is not NULL. False: out of memory. */
 bool mqsync_address_copy(struct mqsync_plugin *p, const struct mqsync_request *r, struct mqsync_address *ret);
 void mqsync_address_free(struct mqsync_address *a);
-void mqsync_address_send(const struct mqsync_address *a, struct mqsync_slice answer);
+/* False: out of memory, nothing has been sent. */
+bool mqsync_address_send(const struct mqsync_address *a, struct mqsync_slice answer);
 /* An event, at qos or the address's, if that is lower, with copies of properties besides. */
 void mqsync_address_send_event(const struct mqsync_address *a, struct mqsync_slice event, uint8_t qos,
                                const mosquitto_property *properties);
 
 /* Sends p->scratch.answer to the sender of r. Not after the event has been rewritten: the topic's slices are gone then.
- */
-void mqsync_answer_send(struct mqsync_plugin *p, const struct mqsync_request *r);
+ * False: out of memory. */
+bool mqsync_answer_send(struct mqsync_plugin *p, const struct mqsync_request *r);
 
 /* Sends p->scratch.answer to a client that has not asked: to root/{collection}/re/{clientId} (no collection: "_"). */
 void mqsync_answer_tell(struct mqsync_plugin *p, struct mqsync_slice collection, const char *client_id, uint8_t qos);
 
-void mqsync_answer_error(struct mqsync_plugin *p, const struct mqsync_request *r); /* r->error */
+bool mqsync_answer_error(struct mqsync_plugin *p, const struct mqsync_request *r); /* r->error */
 /* Does nothing for a write without mutationId that does not ask for it (user property `ack`) either. */
 void mqsync_answer_ack(struct mqsync_plugin *p, const struct mqsync_request *r, uint64_t version, uint64_t seq,
                        bool conflict);
 /* `pong`, `authenticated`, `unsubscribed` */
-void mqsync_answer_plain(struct mqsync_plugin *p, const struct mqsync_request *r, const char *type,
+bool mqsync_answer_plain(struct mqsync_plugin *p, const struct mqsync_request *r, const char *type,
                          struct mqsync_slice collection);
 /* The record as an `update` with its full data, or a `delete`, marked as a conflict's winner, into p->scratch.answer.
- */
-void mqsync_answer_compose_winner(struct mqsync_plugin *p, const struct mqsync_request *r,
+ * False: out of memory. */
+bool mqsync_answer_compose_winner(struct mqsync_plugin *p, const struct mqsync_request *r,
                                   const struct mqsync_record *winner);
 
 /* root/{collection}/{level}/{id} in scratch.topic, NUL-terminated, good until the next answer; NULL: out of memory. */

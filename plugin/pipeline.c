@@ -145,7 +145,7 @@ static enum mqsync_code authorize(struct mqsync_plugin *p, struct mqsync_request
 
 /* --- what is no write --------------------------------------------------------------------------------------------- */
 
-static void answer_subscribed(struct mqsync_plugin *p, struct mqsync_request *r)
+static bool answer_subscribed(struct mqsync_plugin *p, struct mqsync_request *r)
 {
     struct mqsync_collection *c = mqsync_store_find(p->store, r->message.collection);
     struct mqsync_collection_stat stat = {0};
@@ -155,7 +155,7 @@ static void answer_subscribed(struct mqsync_plugin *p, struct mqsync_request *r)
     mqsync_buf_clear(&p->scratch.answer);
     mqsync_subscribed_encode(&p->scratch.answer, r->message.collection, stat.records, stat.seq,
                              mqsync_slice_str(mqsync_store_epoch(p->store)), r->follows);
-    mqsync_answer_send(p, r);
+    return mqsync_answer_send(p, r);
 }
 
 static enum mqsync_code answer_subscribe(struct mqsync_plugin *p, struct mqsync_request *r)
@@ -165,8 +165,8 @@ static enum mqsync_code answer_subscribe(struct mqsync_plugin *p, struct mqsync_
     r->follows = mqsync_followers_subscribe(p, r);
     if (!r->message.no_sync || mqsync_owner_reads_own(r))
         code = mqsync_stream_answer(p, r, &r->error);
-    else
-        answer_subscribed(p, r);
+    else if (!answer_subscribed(p, r))
+        code = out_of_memory(r);
     if (code != MQSYNC_OK && r->follows)
         mqsync_followers_leave(p->followers, r->client_id, r->message.collection);
     return code;
@@ -174,22 +174,21 @@ static enum mqsync_code answer_subscribe(struct mqsync_plugin *p, struct mqsync_
 
 static enum mqsync_code answer_query(struct mqsync_plugin *p, struct mqsync_request *r)
 {
+    struct mqsync_slice none = {0};
+
     switch (r->message.type) {
     case MQSYNC_TYPE_AUTH:
         if (p->logins && mqsync_logins_renew(p->logins, r->event->client, r->message.token, r->now_ms, &r->error))
             return r->error.code;
-        mqsync_answer_plain(p, r, "authenticated", (struct mqsync_slice){0});
-        return MQSYNC_OK;
+        return mqsync_answer_plain(p, r, "authenticated", none) ? MQSYNC_OK : out_of_memory(r);
     case MQSYNC_TYPE_PING:
-        mqsync_answer_plain(p, r, "pong", (struct mqsync_slice){0});
-        return MQSYNC_OK;
+        return mqsync_answer_plain(p, r, "pong", none) ? MQSYNC_OK : out_of_memory(r);
     case MQSYNC_TYPE_UNSUBSCRIBE:
         if (r->client_id) {
             mqsync_streams_cancel(p->streams, r->client_id, r->message.collection);
             mqsync_followers_leave(p->followers, r->client_id, r->message.collection);
         }
-        mqsync_answer_plain(p, r, "unsubscribed", r->message.collection);
-        return MQSYNC_OK;
+        return mqsync_answer_plain(p, r, "unsubscribed", r->message.collection) ? MQSYNC_OK : out_of_memory(r);
     case MQSYNC_TYPE_SUBSCRIBE:
         return answer_subscribe(p, r);
     default:
@@ -371,13 +370,12 @@ static enum mqsync_code compose(struct mqsync_plugin *p, struct mqsync_request *
         e->record = r->rules->retain;
         ok = !e->record || mqsync_retain_compose(p, r->message.record_id, &o->next);
         e->winner = o->send_winner && mqsync_owner_may_see(r, &o->next);
-        if (e->winner)
-            mqsync_answer_compose_winner(p, r, &o->next);
+        ok = ok && (!e->winner || mqsync_answer_compose_winner(p, r, &o->next));
     }
     if (ok)
         return MQSYNC_OK;
     emission_free(e);
-    return mqsync_fail(&r->error, MQSYNC_SERVER_ERROR, "out of memory");
+    return out_of_memory(r);
 }
 
 /* Turns the PUBLISH in flight into the event. In place .../cmd/{id}/{op} becomes .../evt/{id}, with the id where it
@@ -499,9 +497,11 @@ static int refuse(struct mqsync_plugin *p, struct mqsync_request *r)
 {
     p->counters.refused++;
     mqsync_log_refused(r->now_ms, r->client_id, r->event->topic, &r->error);
-    mqsync_answer_error(p, r);
+    bool told = mqsync_answer_error(p, r);
     if (r->event->qos > 0 && mosquitto_client_protocol_version(r->event->client) >= 5)
         return MOSQ_ERR_ACL_DENIED;
+    if (!told) /* a PUBACK alone would say that it is kept: rather the connection ends */
+        return MOSQ_ERR_NOMEM;
     mqsync_answer_swallow(p, r->event);
     return MOSQ_ERR_SUCCESS;
 }
@@ -523,8 +523,10 @@ static int tell_loser(struct mqsync_plugin *p, struct mqsync_request *r)
         mqsync_fail(&r->error, MQSYNC_CONFLICT, "the record has changed since, and may not be shown");
         return refuse(p, r);
     }
-    mqsync_answer_compose_winner(p, r, r->stored);
-    mqsync_answer_send(p, r);
+    if (!mqsync_answer_compose_winner(p, r, r->stored) || !mqsync_answer_send(p, r)) {
+        out_of_memory(r);
+        return refuse(p, r);
+    }
     mqsync_answer_ack(p, r, r->stored->version, r->stored->seq, true);
     mqsync_answer_swallow(p, r->event);
     return MOSQ_ERR_SUCCESS;

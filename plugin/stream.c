@@ -60,6 +60,8 @@ struct stream {
     unsigned ready;
     size_t ready_bytes;
     bool cancelled, closed;
+    bool broken; /* the answer ends with an error that has yet to be told */
+    struct mqsync_error error;
     /* the broker's thread's: how long the stream has waited for what it may send, and when that was last looked at */
     int64_t credit_us, looked_us;
     int socket;  /* the client's, or -1 */
@@ -228,8 +230,6 @@ static enum mqsync_code next_item(struct stream *st, uint64_t walk_max, struct i
     return *ret ? MQSYNC_OK : mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
 }
 
-/* --- the preparing thread: never calls the broker ----------------------------------------------------------------- */
-
 static struct item *error_item(const struct stream *st, const struct mqsync_error *error)
 {
     struct mqsync_buf message = {0};
@@ -241,6 +241,8 @@ static struct item *error_item(const struct stream *st, const struct mqsync_erro
     mqsync_buf_free(&message);
     return item;
 }
+
+/* --- the preparing thread: never calls the broker ----------------------------------------------------------------- */
 
 /* Prepares one more message. Returns it, or NULL at the end, when the stream's snapshot is closed; or when there is
  * more to be counted before the first one: *ret_again. */
@@ -268,9 +270,8 @@ static struct item *prepare(struct mqsync_streams *s, struct stream *st, bool *r
     if (code != MQSYNC_OK) {
         mqsync_log(MQSYNC_LOG_ERROR, "MQS1016", "an answer about %s was broken off: %s", st->query.collection,
                    error.text);
-        item = error_item(st, &error);
-        st->snapshot.done = true;
-        st->subscribed = false;
+        st->error = error;
+        st->broken = true;
         mqsync_snapshot_close(&st->snapshot);
     } else if (!item) {
         mqsync_snapshot_close(&st->snapshot);
@@ -519,9 +520,10 @@ enum mqsync_code mqsync_stream_answer(struct mqsync_plugin *p, const struct mqsy
         if (code == MQSYNC_OK)
             return MQSYNC_OK;
     }
-    if (code == MQSYNC_OK)
-        for (const struct item *item = st->first; item; item = item->next)
-            mqsync_address_send(&st->to, (struct mqsync_slice){item->bytes, item->n});
+    /* without one of its pages an answer that has an end would be a wrong one */
+    for (const struct item *item = st->first; item && code == MQSYNC_OK; item = item->next)
+        if (!mqsync_address_send(&st->to, (struct mqsync_slice){item->bytes, item->n}))
+            code = mqsync_fail(ret_error, MQSYNC_SERVER_ERROR, "out of memory");
     stream_free(st);
     return code;
 }
@@ -593,6 +595,16 @@ static void break_off(struct mqsync_streams *s, struct stream *st)
     pthread_cond_signal(&s->wake); /* the preparing thread gives its place to the next */
 }
 
+/* As often as it takes: a client that was told nothing would wait for the rest. */
+static bool tell_broken(const struct stream *st)
+{
+    struct item *item = error_item(st, &st->error);
+    bool told = item && mqsync_address_send(&st->to, (struct mqsync_slice){item->bytes, item->n});
+
+    free(item);
+    return told;
+}
+
 /* Sends one stream's messages until its window or the time is used up; returns how many. Called and returns with the
  * lock held. */
 static unsigned send_stream(struct mqsync_streams *s, struct stream *st, const struct limits *limits, int64_t until)
@@ -608,18 +620,22 @@ static unsigned send_stream(struct mqsync_streams *s, struct stream *st, const s
     st->looked_us = now;
     while (st->first && st->credit_us >= cost && mqsync_monotonic_us() < until && may_send(st, now)) {
         struct item *item = st->first;
+        st->credit_us -= cost;
+        pthread_mutex_unlock(&s->lock);
+        bool taken = mqsync_address_send(&st->to, (struct mqsync_slice){item->bytes, item->n});
+        pthread_mutex_lock(&s->lock);
+        if (!taken) /* another time: the pages after it would be taken for all there is */
+            break;
         st->first = item->next;
         if (!st->first)
             st->last = NULL;
         st->ready--;
         st->ready_bytes -= item->n;
-        st->credit_us -= cost;
-        sent++;
-        pthread_mutex_unlock(&s->lock);
-        mqsync_address_send(&st->to, (struct mqsync_slice){item->bytes, item->n});
         free(item);
-        pthread_mutex_lock(&s->lock);
+        sent++;
     }
+    if (st->broken && st->closed && !st->first && !st->cancelled)
+        st->broken = !tell_broken(st);
     if (st->behind && !st->cancelled && now - st->behind_since_us > BEHIND_AT_MOST_US)
         break_off(s, st);
     return sent;
@@ -630,7 +646,7 @@ static void remove_finished(struct mqsync_streams *s)
     unsigned kept = 0;
     for (unsigned i = 0; i < s->active_n; i++) {
         struct stream *st = s->active[i];
-        if (st->closed && !st->first) {
+        if (st->closed && !st->first && (!st->broken || st->cancelled)) {
             remember_cut(s, st);
             stream_free(st);
             s->count--;
