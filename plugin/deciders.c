@@ -86,6 +86,8 @@ static void read_file(struct reader *r, const char *name)
     }
     while (getline(&line, &size, f) >= 0)
         read_line(r, line, name);
+    if (!feof(f)) /* out of memory, too */
+        not_known(r->found, "cannot read", name);
     free(line);
     fclose(f);
 }
@@ -114,6 +116,8 @@ static void read_dir(struct reader *r, const char *dir)
         if (asprintf(&name, "%s/%s", dir, entries[i]->d_name) >= 0) {
             read_file(r, name);
             free(name);
+        } else {
+            not_known(r->found, "cannot read", entries[i]->d_name);
         }
         free(entries[i]);
     }
@@ -156,6 +160,8 @@ void mqsync_deciders_find(struct mqsync_deciders *ret)
         r.own = strdup(own.dli_fname);
         if (r.own)
             read_file(&r, file);
+        else
+            not_known(ret, "cannot read", file);
     }
     free(r.own);
     free(arguments);
