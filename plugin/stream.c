@@ -197,6 +197,28 @@ static void append(struct stream *st, struct item *item)
     st->ready_bytes += item->n;
 }
 
+/* The first of those that are ready. */
+static struct item *take_out(struct stream *st)
+{
+    struct item *item = st->first;
+    st->first = item->next;
+    if (!st->first)
+        st->last = NULL;
+    st->ready--;
+    st->ready_bytes -= item->n;
+    return item;
+}
+
+static void put_back(struct stream *st, struct item *item)
+{
+    item->next = st->first;
+    st->first = item;
+    if (!st->last)
+        st->last = item;
+    st->ready++;
+    st->ready_bytes += item->n;
+}
+
 static enum mqsync_code make_subscribed(struct stream *st, struct item **ret, struct mqsync_error *ret_error)
 {
     const struct mqsync_snapshot *s = &st->snapshot;
@@ -619,22 +641,19 @@ static unsigned send_stream(struct mqsync_streams *s, struct stream *st, const s
         st->credit_us = WINDOW_US;
     st->looked_us = now;
     while (st->first && st->credit_us >= cost && mqsync_monotonic_us() < until && may_send(st, now)) {
-        struct item *item = st->first;
+        struct item *item = take_out(st);
         st->credit_us -= cost;
         pthread_mutex_unlock(&s->lock);
         bool taken = mqsync_address_send(&st->to, (struct mqsync_slice){item->bytes, item->n});
         pthread_mutex_lock(&s->lock);
-        if (!taken) /* another time: the pages after it would be taken for all there is */
+        if (!taken && !st->cancelled) { /* another time: the pages after it would be taken for all there is */
+            put_back(st, item);
             break;
-        st->first = item->next;
-        if (!st->first)
-            st->last = NULL;
-        st->ready--;
-        st->ready_bytes -= item->n;
+        }
         free(item);
         sent++;
     }
-    if (st->broken && st->closed && !st->first && !st->cancelled)
+    if (st->closed && st->broken && !st->first && !st->cancelled)
         st->broken = !tell_broken(st);
     if (st->behind && !st->cancelled && now - st->behind_since_us > BEHIND_AT_MOST_US)
         break_off(s, st);
