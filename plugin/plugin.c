@@ -204,7 +204,7 @@ static void reload(void)
     plugin.config = config;
     options = store_options(config);
     mqsync_store_configure(plugin.store, &options);
-    mqsync_retain_start(&plugin, before);
+    mqsync_retain_reload(&plugin, before);
     mqsync_config_free(before);
     mqsync_log(MQSYNC_LOG_INFO, "MQS1009", "configuration read again from %s",
                plugin.config_path ? plugin.config_path : "the defaults");
@@ -412,7 +412,7 @@ static bool start(const struct options *o)
     mqsync_clients_init(&plugin.clients);
     plugin.started_ms = mqsync_time_now();
     plugin.last_tick_ms = INT64_MIN / 2; /* not before there was one */
-    mqsync_retain_start(&plugin, NULL);
+    mqsync_retain_start(&plugin);
     if (plugin.logins)
         mqsync_log(MQSYNC_LOG_INFO, "MQS1026",
                    "auth.mqtt: tokens are taken for passwords, and the rules of mqsync.json hold "
@@ -499,7 +499,9 @@ int mosquitto_plugin_cleanup(void *userdata, struct mosquitto_opt *options, int 
         return MOSQ_ERR_SUCCESS;
     unregister_callbacks(instance);
     free(instance);
-    if (--plugin.instances == 0)
+    if (--plugin.instances == 0) {
+        mqsync_retain_stop(&plugin);
         shut();
+    }
     return MOSQ_ERR_SUCCESS;
 }

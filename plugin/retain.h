@@ -14,9 +14,15 @@ bool mqsync_retain_compose(struct mqsync_plugin *p, struct mqsync_slice id, cons
 /* Publishes p->scratch.record. Uses p->scratch.topic. False: out of memory. */
 bool mqsync_retain_publish(struct mqsync_plugin *p, struct mqsync_slice collection, struct mqsync_slice id);
 
-/* Queues every collection whose topics have to be brought up to date: those that are retained and were not under
- * `before` (NULL: none was), published record by record; and those that were and are no longer, cleared. */
-void mqsync_retain_start(struct mqsync_plugin *p, const struct mqsync_config *before);
+/* When the plugin starts: queues every collection whose topics have to be brought up to date, those that are retained,
+ * published record by record, and those that were in an earlier run and are no longer, cleared. Which these are is
+ * noted in the database's directory. */
+void mqsync_retain_start(struct mqsync_plugin *p);
+/* The configuration has changed: the same for the collections that are retained and were not `before`, or the other way
+ * round. */
+void mqsync_retain_reload(struct mqsync_plugin *p, const struct mqsync_config *before);
+/* When the broker stops in order: what has been cleared is forgotten. */
+void mqsync_retain_stop(struct mqsync_plugin *p);
 /* What was published last is not the last there is: all retained records are brought up to date once more. */
 void mqsync_retain_missed(struct mqsync_plugin *p);
 /* Does a bounded piece of that work; a walk over the newest state each time, so that it never overtakes a write. */

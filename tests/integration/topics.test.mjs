@@ -288,6 +288,48 @@ for (const persistence of [false, true]) {
     }
 }
 
+for (const how of ['with another configuration', 'killed after a SIGHUP had cleared them']) {
+    test(`a broker with persistence, started again ${how}, has nothing retained that is not to be`, async () => {
+        const off = { collections: { '*': {}, sensors: { retain: false }, kept: { retain: true } } };
+        const own = await Broker.start({ config, conf: ['persistence true', 'persistence_location DIR/'] });
+        const retained = async () => {
+            const reader = await own.client({ version: 5 });
+            await reader.subscribe('sync/+/rec/+');
+            await reader.settle('sensors');
+            return reader.records.filter((m) => m.retain).map((m) => m.topic);
+        };
+        try {
+            const writer = await own.client({ version: 5 });
+            for (const collection of ['sensors', 'kept']) {
+                await writer.short(collection, 'a', 'insert', { n: 1 }, { qos: 1 });
+            }
+            await own.restart(); // so that the broker has them in its file
+            await own.waitForLog(/MQS1012/);
+            own.writeConfig(off);
+            if (how.startsWith('killed')) {
+                own.reload();
+                await own.waitForLog(/MQS1009[^]*MQS1012/);
+            }
+            for (let again = 0; again < 2; again++) {
+                const mark = own.log.length;
+                await own.restart({ kill: true });
+                await own.waitForLog(/MQS1012/, mark);
+                assert.deepEqual(await retained(), ['sync/kept/rec/a'], `start ${again}`);
+            }
+            const mark = own.log.length;
+            await own.restart(); // now the broker has written down that they are gone
+            await own.waitForLog(/MQS1012.*\(1 published\)/, mark);
+            assert.deepEqual(await retained(), ['sync/kept/rec/a']);
+            own.writeConfig(config);
+            await own.restart();
+            await own.waitForLog(/MQS1012.*\(2 published\)/, mark);
+            assert.deepEqual((await retained()).sort(), ['sync/kept/rec/a', 'sync/sensors/rec/a']);
+        } finally {
+            await own.stop();
+        }
+    });
+}
+
 test('SIGHUP does not end what brings the retained records up to date', async () => {
     const own = await Broker.start({ config, conf: ['persistence false'] });
     try {
