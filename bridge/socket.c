@@ -61,12 +61,27 @@ int64_t mqsync_socket_silent_ms(struct mqsync_socket *s)
 
 /* --- plain HTTP --------------------------------------------------------------------------------------------------- */
 
+/* White space around a header's value is not part of it; libwebsockets takes off spaces before it alone. */
+static void trim(char *text)
+{
+    size_t before = strspn(text, " \t"), n = strlen(text + before);
+
+    while (n && (text[before + n - 1] == ' ' || text[before + n - 1] == '\t'))
+        n--;
+    memmove(text, text + before, n);
+    text[n] = '\0';
+}
+
 bool mqsync_socket_header(struct lws *wsi, enum lws_token_indexes which, char *out, size_t size)
 {
     int n = lws_hdr_total_length(wsi, which);
 
     out[0] = '\0';
-    return n <= 0 || ((size_t)n < size && lws_hdr_copy(wsi, out, (int)size, which) >= 0);
+    if (n > 0 && ((size_t)n >= size || lws_hdr_copy(wsi, out, (int)size, which) < 0))
+        return false;
+    if (which != WSI_TOKEN_GET_URI)
+        trim(out);
+    return true;
 }
 
 /* A request has come: where from, and whether the connection is one too many, which gets *ret and nothing else. */

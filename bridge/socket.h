@@ -39,7 +39,8 @@ struct mqsync_sockets {
     unsigned char together[MQSYNC_SOCKET_TX];
 };
 
-/* Copies a header of the request with a NUL; empty: not there. False: size is not enough for it. */
+/* Copies a header of the request, without white space around it, with a NUL; empty: not there. False: size is not
+ * enough for it. A path is copied as it is. */
 bool mqsync_socket_header(struct lws *wsi, enum lws_token_indexes which, char *out, size_t size);
 
 /* Of the port's own protocol. */

@@ -374,6 +374,9 @@ test('bodies: too long, in chunks, after 100 Continue, unwanted; several request
     const three = await raw(bridge, `${head(body.length)}${body}GET /sync/${c}/e HTTP/1.1\r\nHost: x\r\n\r\nDELETE /sync/${c}/e HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
     assert.deepEqual(three.match(/HTTP\/1.1 \d+/g), ['HTTP/1.1 200', 'HTTP/1.1 200', 'HTTP/1.1 200'], three);
     assert.match(three, /"version":1,"seq"[^]*"data":\{"n":1\}[^]*"deleted":true/);
+    const spaced = `Content-Length:\t${body.length} \t\r\nExpect: 100-continue \r\nConnection: close \r\n`; // RFC 9112, 5
+    assert.match(await raw(bridge, `POST /sync/${c}/e HTTP/1.1\r\nHost: x\r\n${spaced}\r\n${body}`), /^HTTP\/1.1 100 [^]*HTTP\/1.1 200 [^]*"version":3/);
+    assert.match(await raw(bridge, chunked('10\r\n{"data":{"n":2}}\r\n0\r\n\r\n').replace('chunked\r', 'chunked \t\r')), /^HTTP\/1.1 200 /);
     const refused = await raw(bridge, `POST /sync/a+b HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\n\r\n${body}GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
     assert.deepEqual(refused.match(/HTTP\/1.1 \d+/g), ['HTTP/1.1 400', 'HTTP/1.1 200'], refused);
     const old = await raw(bridge, `GET /sync/${c} HTTP/1.0\r\n\r\n`);
@@ -613,6 +616,7 @@ test('tokens, rules and limits are those of WebSocket', async (t) => {
     assert.deepEqual((await as('x', 'GET', '/sync/open/r%20r')).body.metadata, { collection: 'open', recordId: 'r r' });
     assert.equal((await request(guarded, 'GET', '/sync/open', { headers: { authorization: 'Basic eDp5' } })).status, 401);
     assert.equal((await request(guarded, 'GET', '/sync/open', { headers: { authorization: `bearer   ${tokens.ana}` } })).status, 200);
+    assert.match(await raw(guarded, `GET /sync/open HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${tokens.ana} \t\r\nConnection: close\r\n\r\n`), /^HTTP\/1.1 200 /);
     const device = await own.client({ username: 'the-bridge' });
     await device.subscribe('sync/+/evt/#');
     assert.equal((await as('ana', 'POST', '/sync/open', { recordId: 'r', data: {} })).status, 200);
