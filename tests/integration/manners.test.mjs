@@ -468,6 +468,43 @@ test('SIGHUP: a database that has moved is spoken of where mqsync.json decides a
     }
 });
 
+test('the example of an acl_file grants what its comments say', async () => {
+    const rules = fs.readFileSync(new URL('../../conf/acl.example', import.meta.url), 'utf8');
+    const documented = fs.readFileSync(new URL('../../docs/operations.md', import.meta.url), 'utf8');
+    assert.ok(documented.includes(rules.slice(rules.indexOf('# everyone'), rules.indexOf('# a sensor'))), 'the same in both');
+    const broker = await Broker.start({
+        config: { collections: { '*': {}, dashboard: { retain: true } } },
+        write: (b) => [`acl_file ${write(b, 'acl', `${rules}user admin\ntopic write sync/dashboard/cmd\n`)}`,
+            ...b.pluginLines(), `listener ${b.port} 127.0.0.1`, 'allow_anonymous true'],
+        ask: false,
+    });
+    try {
+        const readers = [];
+        for (const username of [undefined, 'ana', 'sensor-kitchen', 'somebody']) {
+            const reader = await broker.client({ version: 5, username });
+            await reader.subscribe('sync/#');
+            readers.push(reader);
+        }
+        const admin = await broker.client({ version: 5, username: 'admin' });
+        await admin.cmd('dashboard', { type: 'insert', recordId: 'r', data: { n: 1 } });
+        for (const reader of readers) {
+            await reader.event({ collection: 'dashboard', recordId: 'r' });
+            await reader.recordPacket();
+        }
+        const [, ana, sensor, somebody] = readers;
+        await sensor.short('sensors', 'kitchen', 'insert', { c: 21 }); // only the bridge sees those
+        await somebody.short('somebody', 'mine', 'insert', { n: 1 });
+        await somebody.event({ collection: 'somebody', recordId: 'mine' });
+        await ana.short('todos', 'milk', 'insert', { n: 1 });
+        await ana.event({ collection: 'todos', recordId: 'milk' });
+        for (const reader of readers) {
+            assert.deepEqual(reader.events, [], 'somebody saw more');
+        }
+    } finally {
+        await broker.stop();
+    }
+});
+
 test('SIGHUP also reloads acl_file and password_file, as without the plugin', async () => {
     const conf = (b) => [
         `acl_file ${write(b, 'acl', 'topic readwrite old/#\n')}`,
