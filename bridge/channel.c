@@ -142,7 +142,6 @@ static struct mqsync_frame *frame_of(const struct mqsync_channel *c, const struc
     frame->record = c->full_n ? XXH3_64bits(e->record_id.p, e->record_id.n) | 1 : 0;
     frame->whole = e->whole || insert || mqsync_slice_starts_with(payload, "{\"type\":\"delete\",");
     frame->first = insert && mqsync_event_version(payload, &version) && version == 1;
-    frame->again = insert && !frame->first;
     return frame;
 }
 

@@ -6,8 +6,10 @@
 #include "bridge.h"
 #include "feed_ask.h"
 #include "feed_read.h"
+#include "json.h"
 #include "server.h"
 #include "session.h"
+#include "timestamp.h"
 
 enum {
     PUMP_US = 8000, /* at most, before the sockets get their turn */
@@ -112,21 +114,32 @@ static bool may_be_own_record(const struct mqsync_feed *f, uint64_t record)
     return false;
 }
 
-/* An app takes an event of a record that it has changed, or that it had, for something to settle by its own clock: it
- * is sent the page that goes with it, too. */
-static bool needs_page(const struct mqsync_feed *f, const struct mqsync_frame *frame)
+/* Sends the page that goes with an event; none with a `delete`. */
+static void send_page_too(struct mqsync_bridge *b, struct mqsync_feed *f, const struct mqsync_frame *frame)
 {
-    return f->tombstones && (frame->again || may_be_own_record(f, frame->record));
+    struct mqsync_slice event = {(const char *)frame->text, frame->n}, id, time;
+    struct mqsync_record record = {.seq = frame->seq};
+    struct mqsync_time updated;
+
+    if (!mqsync_json_member(event, MQSYNC_SLICE("data"), MQSYNC_JSON_OBJECT, &record.data) ||
+        !mqsync_json_member(event, MQSYNC_SLICE("recordId"), MQSYNC_JSON_STRING, &id) ||
+        !mqsync_json_member(event, MQSYNC_SLICE("timestamp"), MQSYNC_JSON_STRING, &time) ||
+        !mqsync_time_parse(mqsync_json_inside(time), &updated) || !mqsync_event_version(event, &record.version))
+        return;
+    record.updated_ms = updated.ms;
+    mqsync_buf_clear(&b->answer);
+    mqsync_json_unescape(&b->answer, id);
+    if (!b->answer.failed)
+        mqsync_feed_send_as_page(f, mqsync_buf_slice(&b->answer), &record);
 }
 
 /* With full_updates only what is whole can be passed on as it is, and not to a slow reader: what he is to be sent is
- * read when there is room for it. Of the client's own changes too it is looked up whether somebody else's have crossed
+ * read when there is room for it. Of the client's own changes it is looked up whether somebody else's have crossed
  * them, which for a new record cannot be. */
 static bool passes(const struct mqsync_feed *f, const struct mqsync_frame *frame, bool own)
 {
     return !f->full_updates || frame->n == 0 ||
-           (frame->whole && (own ? frame->first : !needs_page(f, frame)) &&
-            f->session->queue.bytes <= MQSYNC_QUEUE_LOW);
+           (frame->whole && (!own || frame->first) && f->session->queue.bytes <= MQSYNC_QUEUE_LOW);
 }
 
 void mqsync_feed_event(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t seq, struct mqsync_frame *frame,
@@ -154,8 +167,11 @@ void mqsync_feed_event(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t 
         return;
     }
     f->seq = f->complete = seq;
-    if (!own && !nothing)
-        mqsync_session_send(f->session, mqsync_frame_ref(frame));
+    if (own || nothing)
+        return;
+    mqsync_session_send(f->session, mqsync_frame_ref(frame));
+    if (f->tombstones && may_be_own_record(f, frame->record))
+        send_page_too(b, f, frame);
 }
 
 void mqsync_feed_unsent(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t seq)

@@ -181,9 +181,7 @@ static void send_page(struct mqsync_feed *f, const struct mqsync_page *page)
     mqsync_session_send_text(f->session, page->out.failed ? (struct mqsync_slice){0} : mqsync_buf_slice(&page->out));
 }
 
-/* A page of one, after the event. An app that has changed a record itself takes an `update` of it for a conflict and
- * lets its own clock decide who wins; a page it takes as it is. */
-static void send_as_page(struct mqsync_feed *f, struct mqsync_slice id, const struct mqsync_record *r)
+void mqsync_feed_send_as_page(struct mqsync_feed *f, struct mqsync_slice id, const struct mqsync_record *r)
 {
     struct mqsync_page page = {0};
 
@@ -325,7 +323,7 @@ static bool walk_changes(struct walker *w, struct mqsync_slice id, const struct 
     else if (!page || !is_own(f, r->seq))
         send_record(w->b, f, id, r, f->rule && r->formers_n && r->formers[r->formers_n - 1].seq > f->complete);
     if (page)
-        send_as_page(f, id, r);
+        mqsync_feed_send_as_page(f, id, r);
     w->sent++;
     return true;
 }

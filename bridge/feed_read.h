@@ -3,7 +3,7 @@
 #ifndef MQSYNC_BRIDGE_FEED_READ_H
 #define MQSYNC_BRIDGE_FEED_READ_H
 
-#include "error.h"
+#include "record.h"
 
 struct mqsync_bridge;
 struct mqsync_feed;
@@ -20,6 +20,10 @@ enum mqsync_feed_step {
  * sets feeds.walked_long) over records that this client is not shown. */
 enum mqsync_feed_step mqsync_feed_read(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqsync_view *view,
                                        struct mqsync_error *ret_error);
+
+/* A page of one, after the event: of r its data, version, seq and time. An app that has changed a record itself takes
+ * an `update` of it for a conflict and lets its own clock decide who wins; a page it takes as it is. */
+void mqsync_feed_send_as_page(struct mqsync_feed *f, struct mqsync_slice id, const struct mqsync_record *r);
 
 /* Tells the client once more that it has subscribed; nothing when it will be told for the first time. */
 void mqsync_feed_confirm(struct mqsync_bridge *b, struct mqsync_feed *f);

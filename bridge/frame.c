@@ -15,7 +15,7 @@ struct mqsync_frame *mqsync_frame_alloc(struct mqsync_slice text)
     f->n = (uint32_t)text.n;
     f->channel = 0;
     f->seq = f->record = 0;
-    f->whole = f->first = f->again = false;
+    f->whole = f->first = false;
     if (text.n)
         memcpy(f->text, text.p, text.n);
     return f;

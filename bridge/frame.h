@@ -15,7 +15,6 @@ struct mqsync_frame {
     uint64_t record;  /* of an event: a hash of the record's id, never 0; 0: not known */
     bool whole;       /* an event that tells all there is of the record */
     bool first;       /* an `insert` of a record that has never been there before */
-    bool again;       /* an `insert` of one that has */
     unsigned char room[MQSYNC_FRAME_ROOM];
     unsigned char text[];
 };

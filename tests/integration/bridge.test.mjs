@@ -264,6 +264,41 @@ for (const database of [true, false]) {
         }
     });
 
+    test(`/ws/{c}: each version of a record that is back, and of one that the app has changed itself, ${how}`, async () => {
+        const collection = unique('c');
+        const device = await broker.client();
+        const app = await bridge.client(`/ws/${collection}`);
+        await app.take('subscribed');
+        const ops = ['insert', 'update', 'delete', 'insert', 'update', 'update', 'delete', 'insert', 'update'];
+        await Promise.all(ops.map((op, n) => device.short(collection, 'back', op, op === 'delete' ? undefined : { n })));
+        for (const [i, op] of ops.entries()) {
+            const { type, recordId, data, metadata } = await app.next();
+            assert.deepEqual([type, recordId, data, metadata.version], [op, 'back', op === 'delete' ? undefined : { n: i }, i + 1]);
+        }
+        assert.deepEqual(await app.rest(), []);
+
+        await device.short(collection, 'other', 'insert', { n: 0 });
+        await device.short(collection, 'own', 'insert', { n: 0 });
+        await app.write('update', collection, 'own', { mine: true });
+        await device.short(collection, 'after', 'insert', {}); // comes when what is its own has been looked up
+        await app.take((m) => (m.recordId ?? m.data?.records?.at(-1)?.id) === 'after');
+        await app.rest();
+        const writes = Array.from({ length: 6 }, (_, n) => ['own', 'other'].map((id) => device.short(collection, id, 'update', { n })));
+        await Promise.all(writes.flat());
+        const seen = { own: [], other: [], page: [] };
+        for (let i = 0; i < 18; i++) {
+            const { type, recordId, data, metadata } = await app.next();
+            if (type === 'sync') { // an app takes the event for a conflict, and the page as it is
+                seen.page.push(...data.records.map((r) => [r.id, r.version, r.data]));
+            } else {
+                seen[recordId].push([recordId, metadata.version, data]);
+            }
+        }
+        const expected = (id, first, more) => Array.from({ length: 6 }, (_, n) => [id, first + n, { n, ...more }]);
+        assert.deepEqual(seen, { own: expected('own', 3, { mine: true }), other: expected('other', 2), page: expected('own', 3, { mine: true }) });
+        assert.deepEqual(await app.rest(), []);
+    });
+
     test(`/ws/{c1},{c2},...: as many as fit into a request, ${how}`, async () => {
         const names = Array.from({ length: 150 }, () => `${unique('a-name-of-').padEnd(64, '.')}`);
         const client = await bridge.client(`/ws/${names.join(',')}`);
