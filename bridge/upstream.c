@@ -110,16 +110,18 @@ static void settle(struct mqsync_upstream *u, int result)
 
 /* QoS 0: a session that ends with its connection keeps nothing at QoS 1 either, and of many that come at once the
  * broker drops as many or more there. */
-static void subscribe_to_wills(struct mqsync_upstream *u)
+static bool subscribe_to_wills(struct mqsync_upstream *u)
 {
     struct mqsync_buf pattern = {0};
+    bool ok;
 
     mqsync_buf_add_str(&pattern, WILLS_GROUP);
     mqsync_buf_add_str(&pattern, u->prefix);
     mqsync_buf_add(&pattern, "+/cmd/#", sizeof("+/cmd/#"));
-    if (!pattern.failed)
-        mosquitto_subscribe_v5(u->mosq, &u->wills_mid, pattern.p, 0, MQTT_SUB_OPT_SEND_RETAIN_NEVER, NULL);
+    ok = !pattern.failed &&
+         !mosquitto_subscribe_v5(u->mosq, &u->wills_mid, pattern.p, 0, MQTT_SUB_OPT_SEND_RETAIN_NEVER, NULL);
     mqsync_buf_free(&pattern);
+    return ok;
 }
 
 static void on_connect(struct mosquitto *mosq, void *context, int result, int flags,
@@ -140,7 +142,8 @@ static void on_connect(struct mosquitto *mosq, void *context, int result, int fl
     }
     u->packets++;
     u->returned = false;
-    subscribe_to_wills(u);
+    if (!subscribe_to_wills(u)) /* out of memory: the connection is given up after HANDSHAKE_MS */
+        return;
     mqsync_buf_add_str(&pattern, u->prefix);
     mqsync_buf_add(&pattern, "+/evt/+", sizeof("+/evt/+"));
     /* QoS 0: at QoS 1 the broker lets 20 be unacknowledged and drops what waits longer; either way seq tells */
@@ -205,45 +208,48 @@ static bool read_correlation(const mosquitto_property *list, struct correlation 
 
 struct told {
     char *owner, *former_owner;
-    bool twice; /* one of these: then neither is to be believed */
+    bool unknown; /* told twice, or not to be read: then neither is to be believed */
 };
 
 /* Takes value over. */
 static void take_owner(struct told *t, char **at, char *value)
 {
-    t->twice = t->twice || *at;
+    t->unknown = t->unknown || *at;
     free(*at);
     *at = value;
 }
 
-/* Hands out a message's user properties, which have to be freed. Begin with *at NULL. */
-static bool next_user_property(const mosquitto_property *list, const mosquitto_property **at, char **ret_name,
-                               char **ret_value)
+/* Whether item is a user property; then its parts, which have to be freed. NULL: out of memory. */
+static bool read_user_property(const mosquitto_property *item, char **ret_name, char **ret_value)
 {
-    const mosquitto_property *from = *at ? *at : list;
-
     *ret_name = *ret_value = NULL;
-    *at = from ? mosquitto_property_read_string_pair(from, MQTT_PROP_USER_PROPERTY, ret_name, ret_value, *at != NULL)
-               : NULL;
+    if (mosquitto_property_identifier(item) != MQTT_PROP_USER_PROPERTY)
+        return false;
+    const mosquitto_property *read =
+        mosquitto_property_read_string_pair(item, MQTT_PROP_USER_PROPERTY, ret_name, ret_value, false);
     /* later versions of the library give NULL for what is empty */
-    if (*at && !*ret_name)
+    if (read && !*ret_name)
         *ret_name = strdup("");
-    if (*at && !*ret_value)
+    if (read && !*ret_value)
         *ret_value = strdup("");
-    if (*at && *ret_name && *ret_value)
-        return true;
-    free(*ret_name);
-    free(*ret_value);
-    return false;
+    if (!*ret_name || !*ret_value) {
+        free(*ret_name);
+        free(*ret_value);
+        *ret_name = *ret_value = NULL;
+    }
+    return true;
 }
 
 static void read_told(const mosquitto_property *list, struct told *t)
 {
-    const mosquitto_property *at = NULL;
     char *name, *value;
 
-    while (next_user_property(list, &at, &name, &value)) {
-        if (strcmp(name, OWNER_PROPERTY) == 0)
+    for (const mosquitto_property *item = list; item; item = mosquitto_property_next(item)) {
+        if (!read_user_property(item, &name, &value))
+            continue;
+        if (!name)
+            t->unknown = true;
+        else if (strcmp(name, OWNER_PROPERTY) == 0)
             take_owner(t, &t->owner, value);
         else if (strcmp(name, FORMER_OWNER_PROPERTY) == 0)
             take_owner(t, &t->former_owner, value);
@@ -261,8 +267,8 @@ static void take_event(struct mqsync_upstream *u, struct mqsync_upstream_event *
     read_told(properties, &told);
     if (read_correlation(properties, &correlation) && correlation.secret == u->secret)
         e->mark = correlation.tag.mark;
-    e->owner_told = !told.twice && (told.owner || told.former_owner);
-    e->former_owner_told = !told.twice && told.former_owner;
+    e->owner_told = !told.unknown && (told.owner || told.former_owner);
+    e->former_owner_told = !told.unknown && told.former_owner;
     e->owner = mqsync_slice_str(told.owner);
     e->former_owner = mqsync_slice_str(told.former_owner);
     u->handler->event(u->handler->context, e);
@@ -306,12 +312,16 @@ static void take_answer(struct mqsync_upstream *u, struct mqsync_upstream_event 
         u->handler->answer(u->handler->context, &correlation.tag, e->payload);
 }
 
-static void read_metadata(const mosquitto_property *list, char *metadata[MQSYNC_UPSTREAM_METADATA_N])
+/* False: out of memory. */
+static bool read_metadata(const mosquitto_property *list, char *metadata[MQSYNC_UPSTREAM_METADATA_N])
 {
-    const mosquitto_property *at = NULL;
     char *name, *value;
+    bool ok = true;
 
-    while (next_user_property(list, &at, &name, &value)) {
+    for (const mosquitto_property *item = list; item; item = mosquitto_property_next(item)) {
+        if (!read_user_property(item, &name, &value))
+            continue;
+        ok = ok && name;
         for (size_t i = 0; value && i < MQSYNC_UPSTREAM_METADATA_N; i++) {
             if (strcmp(name, metadata_names[i]) == 0) {
                 free(metadata[i]);
@@ -322,6 +332,7 @@ static void read_metadata(const mosquitto_property *list, char *metadata[MQSYNC_
         free(name);
         free(value);
     }
+    return ok;
 }
 
 /* The plugin lets no command through, so this is a will; or there is no plugin, and then a bridge's own commands come,
@@ -335,8 +346,10 @@ static void take_will(struct mqsync_upstream *u, const struct mosquitto_message 
     bool from_bridge = read_correlation(properties, &correlation);
 
     mqsync_topic_parse((struct mqsync_slice){u->prefix, strlen(u->prefix) - 1}, mqsync_slice_str(m->topic), &w.topic);
-    read_metadata(properties, metadata);
-    if (!from_bridge && !m->retain) {
+    bool whole = read_metadata(properties, metadata);
+    if (!whole) { /* without its ifVersion a will would do more than it was to do */
+        mqsync_log(MQSYNC_LOG_WARNING, "MQS3052", "a will was not carried out: out of memory");
+    } else if (!from_bridge && !m->retain) {
         memcpy(w.metadata, metadata, sizeof(w.metadata));
         u->handler->will(u->handler->context, &w);
     } else if (from_bridge && !u->returned) {
