@@ -533,7 +533,9 @@ static int tell_loser(struct mqsync_plugin *p, struct mqsync_request *r)
 }
 
 /* Whether the broker may still hold the first copy, undelivered until its PUBREL: at QoS 2, when the client has been
- * away since. Then it compares this copy with that one, and would drop the first if they differed. */
+ * away since. Then it compares this copy with that one, and would drop the first if they differed. A session that was
+ * begun after a restart holds nothing from before it, and those who read have been brought up to date since: to them
+ * the event would be a step back. */
 static bool may_be_held(struct mqsync_plugin *p, const struct mqsync_request *r)
 {
     int64_t away_ms, first_ms = INT64_MAX;
@@ -544,7 +546,9 @@ static bool may_be_held(struct mqsync_plugin *p, const struct mqsync_request *r)
     for (unsigned i = 0; i < r->stored->history_n; i++)
         if (r->stored->history[i].version == p->scratch.outcome.version)
             first_ms = r->stored->history[i].arrived_ms;
-    return first_ms <= away_ms && (first_ms <= p->started_ms || mqsync_clients_may_hold(&p->clients, r->client_id));
+    if (first_ms <= p->started_ms)
+        return first_ms <= away_ms && !mosquitto_client_clean_session(r->event->client);
+    return first_ms <= away_ms && mqsync_clients_may_hold(&p->clients, r->client_id);
 }
 
 static int repeat(struct mqsync_plugin *p, struct mqsync_request *r)

@@ -6,6 +6,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { Bridge } from '../lib/bridge.mjs';
 import { Broker, freePort, temporaryDirectory } from '../lib/broker.mjs';
+import { eventBarrier } from '../lib/client.mjs';
 import { poll, withDeadline } from '../lib/wait.mjs';
 
 const ROUNDS = Number(process.env.MQSYNC_KILL_ROUNDS ?? 20);
@@ -167,6 +168,31 @@ test('restart and kill -9 keep records, versions, tombstones, seq and epoch; sin
             assert.ok(changed.seq > before.seq);
             assert.equal((await client.read('other', 'x')).version, 1);
             before = await client.sync('c');
+        }
+        await broker.stop();
+    } finally {
+        await broker.kill();
+        broker.removeDirectory();
+    }
+});
+
+test('a change from before a restart, sent again at QoS 2 in a new session, makes no second event', async () => {
+    const broker = await Broker.start();
+    try {
+        const message = { type: 'insert', recordId: 'r', data: { a: 1 }, metadata: { mutationId: 'first' } };
+        let writer = await broker.client({ version: 5, qos: 2 });
+        await writer.cmd('c', message);
+        const ack = await writer.answer('ack');
+        await writer.short('c', 'r', 'update', { a: 2 });
+        for (const kill of [true, false]) {
+            await broker.restart({ kill });
+            const reader = await broker.client();
+            await reader.subscribe('sync/c/evt/#');
+            writer = await broker.client({ version: 5, qos: 2 });
+            await writer.cmd('c', message);
+            assert.deepEqual(await writer.answer('ack'), ack);
+            await eventBarrier(writer, 'c', reader);
+            assert.deepEqual(reader.events, [], 'to whom shows what comes, that would be a step back');
         }
         await broker.stop();
     } finally {
