@@ -114,7 +114,7 @@ static uint64_t send_tombstones(struct mqsync_bridge *b, struct mqsync_feed *f, 
         struct mqsync_event event = {.op = MQSYNC_DELETE, .collection = mqsync_slice_str(f->channel->name), .seq = seq};
         struct mqsync_time time = {0};
         struct mqsync_buf text = {0};
-        if (!f->full_updates || !mqsync_json_member(entry, MQSYNC_SLICE("id"), MQSYNC_JSON_STRING, &id) ||
+        if (!f->tombstones || !mqsync_json_member(entry, MQSYNC_SLICE("id"), MQSYNC_JSON_STRING, &id) ||
             !mqsync_json_member_u64(entry, MQSYNC_SLICE("version"), &event.version) ||
             !mqsync_json_member(entry, MQSYNC_SLICE("updatedAt"), MQSYNC_JSON_STRING, &updated))
             continue;
@@ -124,7 +124,7 @@ static uint64_t send_tombstones(struct mqsync_bridge *b, struct mqsync_feed *f, 
         event.timestamp_ms = time.ms;
         mqsync_buf_clear(&b->answer);
         mqsync_event_encode(&b->answer, &event);
-        mqsync_session_send_text(f->session, mqsync_buf_slice(&b->answer));
+        mqsync_session_send_read(f->session, mqsync_buf_slice(&b->answer));
         mqsync_buf_free(&text);
     }
     return n;
@@ -164,7 +164,7 @@ static void send_page(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqs
         f->total = f->subscription && total == f->asked_n && total < f->records ? f->records : total;
     }
     if (full == f->whole_answer && total == f->total) {
-        mqsync_session_send_text(f->session, payload);
+        mqsync_session_send_read(f->session, payload);
         return;
     }
     mqsync_buf_clear(&b->answer);
@@ -178,7 +178,7 @@ static void send_page(struct mqsync_bridge *b, struct mqsync_feed *f, struct mqs
     mqsync_buf_add_u64(&b->answer, f->total);
     mqsync_buf_add_char(&b->answer, '}');
     mqsync_buf_add(&b->answer, metadata.p + metadata.n, payload.n - (size_t)(metadata.p - payload.p) - metadata.n);
-    mqsync_session_send_text(f->session, b->answer.failed ? (struct mqsync_slice){0} : mqsync_buf_slice(&b->answer));
+    mqsync_session_send_read(f->session, b->answer.failed ? (struct mqsync_slice){0} : mqsync_buf_slice(&b->answer));
 }
 
 /* That was all that was asked for, or the client has as much as it takes now. */
@@ -237,7 +237,7 @@ static void take_subscribed(struct mqsync_bridge *b, struct mqsync_feed *f, stru
     if (!mqsync_json_member_u64(metadata, MQSYNC_SLICE("seq"), &seq) ||
         !mqsync_json_member_u64(metadata, MQSYNC_SLICE("recordCount"), &n))
         return;
-    mqsync_session_send_text(f->session, payload);
+    mqsync_session_send_read(f->session, payload);
     f->records = n;
     f->started = true;
     /* pages follow, at least one where a `since` was asked for */

@@ -73,7 +73,7 @@ static void send_subscribed(struct mqsync_bridge *b, struct mqsync_feed *f, uint
     mqsync_buf_clear(&b->answer);
     mqsync_subscribed_encode(&b->answer, mqsync_slice_str(f->channel->name), f->records, seq,
                              mqsync_slice_str(f->epoch), false);
-    mqsync_session_send_text(f->session, mqsync_buf_slice(&b->answer));
+    mqsync_session_send_read(f->session, mqsync_buf_slice(&b->answer));
 }
 
 void mqsync_feed_confirm(struct mqsync_bridge *b, struct mqsync_feed *f)
@@ -178,7 +178,7 @@ static bool is_known(const struct mqsync_feed *f, const struct mqsync_record *r)
 
 static void send_page(struct mqsync_feed *f, const struct mqsync_page *page)
 {
-    mqsync_session_send_text(f->session, page->out.failed ? (struct mqsync_slice){0} : mqsync_buf_slice(&page->out));
+    mqsync_session_send_read(f->session, page->out.failed ? (struct mqsync_slice){0} : mqsync_buf_slice(&page->out));
 }
 
 void mqsync_feed_send_as_page(struct mqsync_feed *f, struct mqsync_slice id, const struct mqsync_record *r)
@@ -196,7 +196,7 @@ static void send_event(struct mqsync_bridge *b, struct mqsync_feed *f, const str
 {
     mqsync_buf_clear(&b->answer);
     mqsync_event_encode(&b->answer, event);
-    mqsync_session_send_text(f->session, mqsync_buf_slice(&b->answer));
+    mqsync_session_send_read(f->session, mqsync_buf_slice(&b->answer));
 }
 
 /* came: it was not there for the client before. */

@@ -15,7 +15,7 @@ struct mqsync_frame *mqsync_frame_alloc(struct mqsync_slice text)
     f->n = (uint32_t)text.n;
     f->channel = 0;
     f->seq = f->record = 0;
-    f->whole = f->first = false;
+    f->whole = f->first = f->read = false;
     if (text.n)
         memcpy(f->text, text.p, text.n);
     return f;
@@ -89,9 +89,11 @@ struct mqsync_frame *mqsync_queue_pop(struct mqsync_queue *q)
 void mqsync_queue_drop_events(struct mqsync_queue *q, void (*dropped)(void *context, const struct mqsync_frame *f),
                               void *context)
 {
-    uint32_t kept = 0;
+    uint32_t kept = q->n;
 
-    for (uint32_t i = 0; i < q->n; i++) {
+    while (kept > 0 && !q->v[(q->first + kept - 1) & (q->cap - 1)]->read)
+        kept--;
+    for (uint32_t i = kept; i < q->n; i++) {
         struct mqsync_frame *f = q->v[(q->first + i) & (q->cap - 1)];
         if (!f->channel) {
             q->v[(q->first + kept++) & (q->cap - 1)] = f;

@@ -15,6 +15,7 @@ struct mqsync_frame {
     uint64_t record;  /* of an event: a hash of the record's id, never 0; 0: not known */
     bool whole;       /* an event that tells all there is of the record */
     bool first;       /* an `insert` of a record that has never been there before */
+    bool read;        /* no event, but read in place of some: what is before it in a queue is older, and stays */
     unsigned char room[MQSYNC_FRAME_ROOM];
     unsigned char text[];
 };
@@ -53,7 +54,7 @@ struct mqsync_queue {
 bool mqsync_queue_push(struct mqsync_queue *q, struct mqsync_frame *f);
 /* The caller gets the reference; NULL: empty. */
 struct mqsync_frame *mqsync_queue_pop(struct mqsync_queue *q);
-/* Removes the events, calling back for each before its reference goes. */
+/* Removes the events behind all that was read, calling back for each before its reference goes. */
 void mqsync_queue_drop_events(struct mqsync_queue *q, void (*dropped)(void *context, const struct mqsync_frame *f),
                               void *context);
 void mqsync_queue_free(struct mqsync_queue *q);

@@ -144,6 +144,15 @@ void mqsync_session_send_text(struct mqsync_session *s, struct mqsync_slice text
     mqsync_session_send(s, text.n ? mqsync_frame_alloc(text) : NULL);
 }
 
+void mqsync_session_send_read(struct mqsync_session *s, struct mqsync_slice text)
+{
+    struct mqsync_frame *f = text.n ? mqsync_frame_alloc(text) : NULL;
+
+    if (f)
+        f->read = true;
+    mqsync_session_send(s, f);
+}
+
 void mqsync_session_pass_on(struct mqsync_session *s, struct mqsync_slice answer)
 {
     enum mqsync_code code = mqsync_error_read(answer);

@@ -61,10 +61,13 @@ void mqsync_session_reconsider(struct mqsync_session *s);
  * closed with that. */
 struct mqsync_frame *mqsync_session_next(struct mqsync_session *s, uint16_t *ret_close, const char **ret_reason);
 
-/* Queues a message; takes the reference over; NULL (out of memory) closes. An event beyond sendQueueBytes makes all
- * events leave the queue. */
+/* Queues a message; takes the reference over; NULL (out of memory) closes. An event beyond sendQueueBytes makes
+ * events leave the queue: all that are behind what a feed has read last. */
 void mqsync_session_send(struct mqsync_session *s, struct mqsync_frame *f);
 void mqsync_session_send_text(struct mqsync_session *s, struct mqsync_slice text);
+/* The same of what a feed has read. Events queued before it do not leave any more: read again later, they would come
+ * after it, and a client that goes on from its seq would miss them. */
+void mqsync_session_send_read(struct mqsync_session *s, struct mqsync_slice text);
 /* An answer of the plugin's, as it is. */
 void mqsync_session_pass_on(struct mqsync_session *s, struct mqsync_slice answer);
 /* Empty slices: the error is about none. */

@@ -227,6 +227,18 @@ for (const database of [true, false]) {
         assert.deepEqual([await app.rest(), await ana.rest()], [[], []]);
     });
 
+    test(`whole updates: after \`since\` deletions are in the page, and come but once, ${how}`, async () => {
+        const collection = unique('c');
+        const device = await broker.client();
+        await device.short(collection, 'x', 'insert', { a: 1 });
+        await device.short(collection, 'x', 'delete');
+        const client = await bridge.client();
+        const { deleted } = await client.subscribe(collection, { updates: 'full', since: 1 });
+        assert.deepEqual([...deleted.keys()], ['x']);
+        await device.short(collection, 'y', 'insert', { a: 1 });
+        assert.deepEqual([(await client.next()).recordId, await client.rest()], ['y', []]);
+    });
+
     test(`whole updates: each version of a record comes, in order, however fast they follow, ${how}`, async () => {
         const collection = unique('c');
         const [one, two] = await Promise.all([broker.client(), broker.client()]);
