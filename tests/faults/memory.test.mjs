@@ -216,7 +216,8 @@ test('memory that runs out makes nothing wrong', async (t) => {
             await retainedAgrees(broker, states);
             client.destroy();
             const who = whose === OURS ? 'the plugin' : 'the broker for it';
-            t.diagnostic(`MQTT ${version}, ${who}, ${fails === 1 ? 'once' : 'from there on'}: ${after} places at most, ${lost} connections ended`);
+            const when = fails === 1 ? 'once' : 'from there on';
+            t.diagnostic(`MQTT ${version}, ${who}, ${when}: ${after} places at most, ${lost} connections ended`);
         }
     } finally {
         await broker.stop();
