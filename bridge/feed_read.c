@@ -328,9 +328,10 @@ static bool walk_changes(struct walker *w, struct mqsync_slice id, const struct 
     return true;
 }
 
+/* Those that have come since the snapshot are told in their turn, with the changes. */
 static bool walk_tombstones(struct walker *w, struct mqsync_slice id, const struct mqsync_record *r)
 {
-    if (sight_of(w, r, 0) != MQSYNC_SIGHT_GONE || is_own(w->f, r->seq))
+    if (r->seq > w->f->whole_at || sight_of(w, r, 0) != MQSYNC_SIGHT_GONE || is_own(w->f, r->seq))
         return pass(w, r);
     if (!has_room(w))
         return false;

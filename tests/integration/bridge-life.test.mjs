@@ -6,6 +6,7 @@ import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { after, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Bridge, bridgeProgram, startBoth, WsClient } from '../lib/bridge.mjs';
 import { Broker } from '../lib/broker.mjs';
 import { unique } from '../lib/client.mjs';
@@ -225,6 +226,32 @@ for (const database of [true, false]) {
         }
     });
 }
+
+test('what is deleted before an app has been told of older deletions is told once, in its turn', async (t) => {
+    const { broker, bridge, stop } = await startBoth();
+    t.after(stop);
+    const collection = unique('c');
+    const device = await broker.client();
+    const text = 'x'.repeat(700_000);
+    await device.short(collection, 'gone', 'insert', {});
+    await device.short(collection, 'gone', 'delete');
+    // with one of these sizes it is the last page that waits for the client to read
+    for (let big = 0; big < 14; big++) {
+        await Promise.all(['a', 'b', 'c'].map((id) => device.short(collection, id, 'insert', { big })));
+        await device.short(collection, `big${big}`, 'insert', { text });
+        const app = await bridge.client(`/ws/${collection}`, { perMessageDeflate: false });
+        app.socket.pause();
+        await sleep(100);
+        await Promise.all(['a', 'b', 'c'].map((id) => device.short(collection, id, 'delete')));
+        app.socket.resume();
+        const end = `end${big}`;
+        await device.short(collection, end, 'insert', {});
+        await app.take((m) => m.recordId === end || m.data?.records?.some((r) => r.id === end));
+        const deleted = (await app.rest()).filter((m) => m.type === 'delete').map((m) => m.metadata.seq);
+        assert.deepEqual(deleted, [...new Set(deleted)].sort((x, y) => x - y), `in order, none twice, after ${big} large records`);
+        await app.close();
+    }
+});
 
 test('idle connections are closed, those that send or only ping are not', async (t) => {
     const { bridge, stop } = await startBoth({ bridge: { idleTimeoutSeconds: 2 } });
