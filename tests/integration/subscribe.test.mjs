@@ -412,6 +412,7 @@ for (const { seeded, qos, version } of [
                 written++;
                 progress.splice(0).forEach((wake) => wake());
             }
+            await writer.settle(collection, { qos }); // at QoS 0 they may still be on their way
         });
         const reached = async (count) => {
             while (written < count) {
