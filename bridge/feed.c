@@ -170,7 +170,8 @@ void mqsync_feed_event(struct mqsync_bridge *b, struct mqsync_feed *f, uint64_t 
     if (own || nothing)
         return;
     mqsync_session_send(f->session, mqsync_frame_ref(frame));
-    if (f->tombstones && may_be_own_record(f, frame->record))
+    /* an event that there was no room for is read later, and then its page comes with it */
+    if (f->seq == seq && f->tombstones && may_be_own_record(f, frame->record))
         send_page_too(b, f, frame);
 }
 
