@@ -63,12 +63,7 @@ static bool read_entry(struct mqsync_slice entry, char ret[static MQSYNC_ADDRESS
     bool ipv4;
     const char *end;
 
-    while (entry.n && (*entry.p == ' ' || *entry.p == '\t')) {
-        entry.p++;
-        entry.n--;
-    }
-    while (entry.n && (entry.p[entry.n - 1] == ' ' || entry.p[entry.n - 1] == '\t'))
-        entry.n--;
+    entry = mqsync_slice_trim(entry);
     if (entry.n && *entry.p == '[') {
         end = memchr(entry.p, ']', entry.n);
         if (!end)

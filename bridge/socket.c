@@ -61,15 +61,13 @@ int64_t mqsync_socket_silent_ms(struct mqsync_socket *s)
 
 /* --- plain HTTP --------------------------------------------------------------------------------------------------- */
 
-/* White space around a header's value is not part of it; libwebsockets takes off spaces before it alone. */
+/* libwebsockets takes off the blanks before a value alone. */
 static void trim(char *text)
 {
-    size_t before = strspn(text, " \t"), n = strlen(text + before);
+    struct mqsync_slice value = mqsync_slice_trim(mqsync_slice_str(text));
 
-    while (n && (text[before + n - 1] == ' ' || text[before + n - 1] == '\t'))
-        n--;
-    memmove(text, text + before, n);
-    text[n] = '\0';
+    memmove(text, value.p, value.n);
+    text[value.n] = '\0';
 }
 
 bool mqsync_socket_header(struct lws *wsi, enum lws_token_indexes which, char *out, size_t size)

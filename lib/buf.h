@@ -32,6 +32,18 @@ static inline bool mqsync_slice_starts_with(struct mqsync_slice s, const char *s
     return s.n >= n && memcmp(s.p, start, n) == 0;
 }
 
+/* Without the blanks and tabs around it: what HTTP allows around a value (RFC 9110, 5.6.3). */
+static inline struct mqsync_slice mqsync_slice_trim(struct mqsync_slice s)
+{
+    while (s.n && (*s.p == ' ' || *s.p == '\t')) {
+        s.p++;
+        s.n--;
+    }
+    while (s.n && (s.p[s.n - 1] == ' ' || s.p[s.n - 1] == '\t'))
+        s.n--;
+    return s;
+}
+
 /* Zero-initialise to start. After the first failed growth `failed` stays set and later calls do nothing, so that a
  * chain of calls needs one test at its end. */
 struct mqsync_buf {

@@ -43,6 +43,22 @@ static inline struct mqsync_store *open_store(void)
     return s;
 }
 
+static inline void count_wrong(void *context, const char *text)
+{
+    fprintf(stderr, "check: %s\n", text);
+    ++*(int *)context;
+}
+
+/* Every index against every record. */
+static inline void check_database(void)
+{
+    uint64_t n = 0;
+    int lines = 0;
+    OK(mqsync_store_check(dir, count_wrong, &lines, &n, &error));
+    ck_assert_uint_eq(n, 0);
+    ck_assert_int_eq(lines, 0);
+}
+
 static inline struct mqsync_collection *ensure(struct mqsync_store *s, const char *name)
 {
     struct mqsync_collection *c = NULL;

@@ -40,21 +40,6 @@ static void expect_stat(const struct mqsync_collection *c, uint64_t seq, uint64_
     ck_assert_uint_eq(stat.records, records);
 }
 
-static void wrong(void *context, const char *text)
-{
-    fprintf(stderr, "check: %s\n", text);
-    ++*(int *)context;
-}
-
-static void check_database(void)
-{
-    uint64_t n = 0;
-    int lines = 0;
-    OK(mqsync_store_check(dir, wrong, &lines, &n, &error));
-    ck_assert_uint_eq(n, 0);
-    ck_assert_int_eq(lines, 0);
-}
-
 START_TEST(keeps_what_it_is_given)
 {
     struct mqsync_store *s = open_store();

@@ -43,20 +43,6 @@ static void setup(void)
     options.batch_bytes = 100000;
 }
 
-static void wrong(void *context, const char *text)
-{
-    fprintf(stderr, "check: %s\n", text);
-    ++*(int *)context;
-}
-
-static void check_database(void)
-{
-    uint64_t n = 0;
-    int lines = 0;
-    OK(mqsync_store_check(dir, wrong, &lines, &n, &error));
-    ck_assert_uint_eq(n, 0);
-}
-
 static char data[20001];
 
 static enum mqsync_code write_number(struct mqsync_store *s, struct mqsync_collection *c, unsigned i)
@@ -155,7 +141,6 @@ int main(void)
     data[19999] = '}';
     TCase *tc = tcase_create("store, failing");
     tcase_add_checked_fixture(tc, setup, remove_dir);
-    tcase_set_timeout(tc, 60);
     tcase_add_test(tc, a_map_that_cannot_grow);
     tcase_add_test(tc, a_transaction_that_cannot_end);
     return run_tests("store, failing", tc);
